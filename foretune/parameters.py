@@ -1,0 +1,259 @@
+"""The kinds of hyperparameter, each with its mapping from and to the unit interval.
+
+Pydantic dataclasses: what a client sends is parsed and checked here once, and the same frozen values go everywhere.
+`u` is always a number in [0, 1]; a schedule takes one `u` for each of its shape numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from foretune.errors import ForetuneError
+from foretune.json_types import JsonValue
+from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
+
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+_MAX_INTEGER = 2**53
+"""Beyond it a JSON number is no longer exact."""
+
+Scalar: TypeAlias = str | bool | int | float
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Role = Annotated[str, Field(min_length=1, max_length=100)] | None
+When = Annotated[dict[str, list[Scalar]], Field(max_length=8)] | None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Float:
+    """A real number in [low, high]; `log` searches its logarithm, `step` its multiples above `low`."""
+
+    name: Name
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    role: Role = None
+    when: When = None
+    type: Literal["float"] = "float"
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, self.log, self.step)
+
+    @property
+    def dimensions(self) -> int:
+        return 1
+
+    def from_unit(self, u: Sequence[float]) -> float:
+        value = _interpolate(self.low, self.high, self.log, u[0])
+        if self.step is not None:
+            value = self.low + round((value - self.low) / self.step) * self.step
+            if value > self.high * (1 + 1e-12):
+                value -= self.step
+        return min(max(value, self.low), self.high)
+
+    def to_unit(self, value: JsonValue) -> list[float]:
+        return [_position(self.low, self.high, self.log, _number(value))]
+
+    def problem_with(self, value: JsonValue) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"must be a number from {self.low:g} to {self.high:g}, not {value!r}"
+        if not self.low <= value <= self.high:
+            return f"must lie from {self.low:g} to {self.high:g}, not {value!r}"
+        return None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Int:
+    """An integer in [low, high], both included."""
+
+    name: Name
+    low: int
+    high: int
+    log: bool = False
+    step: int | None = None
+    role: Role = None
+    when: When = None
+    type: Literal["int"] = "int"
+
+    def __post_init__(self) -> None:
+        if max(abs(self.low), abs(self.high)) > _MAX_INTEGER:
+            raise ValueError("low and high must lie within ±2^53")
+        _check_range(self.low, self.high, self.log, self.step)
+
+    @property
+    def dimensions(self) -> int:
+        return 1
+
+    def from_unit(self, u: Sequence[float]) -> int:
+        # Half a step beyond both ends, so that the ends are as likely as what lies between.
+        margin = 0.5 * (self.step or 1)
+        low = max(self.low - margin, 0.5 * self.low) if self.log else self.low - margin
+        value = _interpolate(low, self.high + margin, self.log, u[0])
+        step = self.step or 1
+        steps = math.floor((value - self.low) / step + 0.5)
+        return self.low + min(max(steps, 0), (self.high - self.low) // step) * step
+
+    def to_unit(self, value: JsonValue) -> list[float]:
+        margin = 0.5 * (self.step or 1)
+        low = max(self.low - margin, 0.5 * self.low) if self.log else self.low - margin
+        return [_position(low, self.high + margin, self.log, _number(value))]
+
+    def problem_with(self, value: JsonValue) -> str | None:
+        if isinstance(value, bool) or not (
+            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        ):
+            return f"must be an integer from {self.low} to {self.high}, not {value!r}"
+        if not self.low <= value <= self.high:
+            return f"must lie from {self.low} to {self.high}, not {value!r}"
+        if self.step is not None and (int(value) - self.low) % self.step:
+            return f"must be {self.low} plus a multiple of {self.step}, not {value!r}"
+        return None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Categorical:
+    """One of `choices`; `ordered` says that neighbours are alike."""
+
+    name: Name
+    choices: Annotated[list[Scalar], Field(min_length=1, max_length=1000)]
+    ordered: bool = False
+    role: Role = None
+    when: When = None
+    type: Literal["categorical"] = "categorical"
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("choices must hold at least one value")
+        seen = {(type(choice).__name__, choice) for choice in self.choices}
+        if len(seen) < len(self.choices):
+            raise ValueError(f"choices must differ from each other: {self.choices!r}")
+        for choice in self.choices:
+            if isinstance(choice, float) and not math.isfinite(choice):
+                raise ValueError(f"choices must be finite, not {choice!r}")
+
+    @property
+    def dimensions(self) -> int:
+        return 1
+
+    def from_unit(self, u: Sequence[float]) -> Scalar:
+        return self.choices[min(int(u[0] * len(self.choices)), len(self.choices) - 1)]
+
+    def to_unit(self, value: JsonValue) -> list[float]:
+        return [(self.index(value) + 0.5) / len(self.choices)]
+
+    def index(self, value: JsonValue) -> int:
+        """The position of `value` among the choices; True and 1 are different choices. Raises ValueError."""
+        for position, choice in enumerate(self.choices):
+            if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+                return position
+        raise ValueError(f"{value!r} is none of {self.choices!r}")
+
+    def problem_with(self, value: JsonValue) -> str | None:
+        try:
+            self.index(value)
+        except ValueError:
+            return f"must be one of {self.choices!r}, not {value!r}"
+        return None
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Bool:
+    """True or false."""
+
+    name: Name
+    role: Role = None
+    when: When = None
+    type: Literal["bool"] = "bool"
+
+    @property
+    def dimensions(self) -> int:
+        return 1
+
+    def from_unit(self, u: Sequence[float]) -> bool:
+        return u[0] >= 0.5
+
+    def to_unit(self, value: JsonValue) -> list[float]:
+        return [0.75 if value else 0.25]
+
+    def problem_with(self, value: JsonValue) -> str | None:
+        return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class Schedule:
+    """The shape of the learning-rate schedule; its peak is the parameter with the role `learning_rate`."""
+
+    name: Name = "lr_schedule"
+    role: Role = "lr_schedule"
+    when: When = None
+    type: Literal["schedule"] = "schedule"
+
+    @property
+    def dimensions(self) -> int:
+        return len(SHAPE_FIELDS)
+
+    def from_unit(self, u: Sequence[float]) -> JsonValue:
+        fields = (
+            _interpolate(*SEARCH_BOUNDS[field], field == "decay_exponent", position)
+            for field, position in zip(SHAPE_FIELDS, u, strict=True)
+        )
+        return ScheduleShape(*fields).to_json()
+
+    def to_unit(self, value: JsonValue) -> list[float]:
+        shape = ScheduleShape.from_json(value)
+        return [
+            _position(*SEARCH_BOUNDS[field], field == "decay_exponent", getattr(shape, field))
+            for field in SHAPE_FIELDS
+        ]
+
+    def problem_with(self, value: JsonValue) -> str | None:
+        try:
+            ScheduleShape.from_json(value)
+        except ForetuneError as error:
+            return error.message
+        return None
+
+
+Parameter: TypeAlias = Annotated[Float | Int | Categorical | Bool | Schedule, Field(discriminator="type")]
+
+
+def _check_range(low: float, high: float, log: bool, step: float | None) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"low and high must be finite numbers, not {low!r} and {high!r}")
+    if not math.isfinite(high - low):
+        raise ValueError("high - low must be a finite number: the range is too wide")
+    if low >= high:
+        raise ValueError(f"low must be less than high: {low!r} is not less than {high!r}")
+    if log and low <= 0:
+        raise ValueError(f"with log, low must be greater than 0, not {low!r}")
+    if step is not None and not 0 < step <= high - low:
+        raise ValueError(f"step must be greater than 0 and at most high - low, not {step!r}")
+    if step is not None and log:
+        raise ValueError("log and step exclude each other: drop one of them")
+
+
+def _interpolate(low: float, high: float, log: bool, u: float) -> float:
+    u = min(max(u, 0.0), 1.0)
+    if log:
+        value = math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
+    else:
+        value = low + u * (high - low)
+    return min(max(value, low), high)
+
+
+def _position(low: float, high: float, log: bool, value: float) -> float:
+    if log:
+        u = (math.log(max(value, 1e-300)) - math.log(low)) / (math.log(high) - math.log(low))
+    else:
+        u = (value - low) / (high - low)
+    return min(max(u, 0.0), 1.0)
+
+
+def _number(value: JsonValue) -> float:
+    if not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)

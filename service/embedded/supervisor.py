@@ -1,0 +1,325 @@
+"""Keeps child processes running: starts them, restarts what dies, stops all in order.
+
+One thread, owned by the supervisor, starts every child and lives until the last has ended: Linux ties a child's
+parent-death signal to the *thread* that started it. Other threads ask through a queue.
+
+    STARTING -> READY -> (dies) -> WAITING -> STARTING ...
+                  any state -> STOPPED    stopped on purpose, or not to be restarted
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from subprocess import Popen
+
+from service.embedded.faults import StackError, StackFault
+from service.embedded.processes import ChildSpec, identify, kill_session, log_tail, spawn, write_pid_file
+
+_FIRST_BACK_OFF_S = 0.25
+_LONGEST_BACK_OFF_S = 30.0
+_STEADY_AFTER_S = 60.0  # a child that ran this long starts its count of failures anew
+_CRASH_LOOP_FAILURES = 4
+_BUSY_POLL_S = 0.01
+_IDLE_POLL_S = 0.2
+
+
+class ChildState(StrEnum):
+    """Where a child stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+class ChildEventKind(StrEnum):
+    """What a supervisor tells its owner."""
+
+    READY = "ready"
+    DIED = "died"
+    CRASH_LOOP = "crash_loop"
+
+
+@dataclass(frozen=True)
+class ChildEvent:
+    """Something happened to a child. `detail` is one sentence, with the last log lines for a crash loop."""
+
+    kind: ChildEventKind
+    child: str
+    detail: str
+
+
+@dataclass
+class _Child:
+    spec: ChildSpec
+    state: ChildState = ChildState.STARTING
+    process: Popen[bytes] | None = None
+    started: float = 0.0
+    restart_at: float = 0.0
+    failures: int = 0
+    log_start_byte: int = 0
+    ended_with: str = ""
+
+
+def _ignore(event: ChildEvent) -> None:
+    """The default listener."""
+
+
+@dataclass
+class Supervisor:
+    """Starts and watches children. `run_folder` receives a NAME.pid for each.
+
+    `on_event` is called from the supervisor's thread and must not call back into the supervisor.
+    """
+
+    run_folder: Path
+    on_event: Callable[[ChildEvent], None] = _ignore
+    _children: dict[str, _Child] = field(default_factory=dict)
+    _requests: queue.SimpleQueue[Callable[[], None] | None] = field(default_factory=queue.SimpleQueue)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _hurry: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self, *specs: ChildSpec) -> None:
+        """Start children, in this order, without waiting for them. A name may be used once."""
+        if self._thread is None:
+            # A daemon: when the program ends without `stop`, the thread's death ends the children.
+            self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
+            self._thread.start()
+        self._ask(lambda: self._add(specs))
+
+    def wait_ready(self, *names: str, timeout_s: float) -> None:
+        """Wait until the named children are ready.
+
+        Raises `StackError(CHILD_FAILED)` with the last log lines when one crashes again and again or stopped for good,
+        `StackError(NOT_READY)` when `timeout_s` pass.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                children = [self._children[name] for name in names]
+                for child in children:
+                    if child.state is ChildState.STOPPED or child.failures >= _CRASH_LOOP_FAILURES:
+                        raise StackError(StackFault.CHILD_FAILED, _last_words(child))
+                if all(child.state is ChildState.READY for child in children):
+                    return
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    late = next(child for child in children if child.state is not ChildState.READY)
+                    raise StackError(
+                        StackFault.NOT_READY,
+                        f"{late.spec.name} was not ready after {timeout_s:.0f} s; its log is {late.spec.log}"
+                        f"{_quoted(late)}",
+                    )
+                self._changed.wait(min(remaining, 1.0))
+
+    def state(self, name: str) -> ChildState:
+        """Where child `name` stands."""
+        with self._changed:
+            return self._children[name].state
+
+    def pid(self, name: str) -> int | None:
+        """The pid of child `name`, or None while it does not run."""
+        with self._changed:
+            process = self._children[name].process
+            return None if process is None else process.pid
+
+    def stop(self, *names: str) -> None:
+        """Stop the named children (all, when none is named), higher stages first, and wait for their end."""
+        if self._thread is not None:
+            self._ask(lambda: self._stop(names))
+
+    def resume(self, *names: str) -> None:
+        """Start the named children again after `stop`."""
+        self._ask(lambda: self._resume(names))
+
+    def close(self) -> None:
+        """Stop all children and the supervisor itself. Safe to call twice."""
+        if self._thread is not None and self._thread.is_alive():
+            self.stop()
+            self._requests.put(None)
+            self._thread.join()
+
+    def hurry(self) -> None:
+        """Let a `stop` under way wait no longer: whatever still runs is killed. Safe in a signal handler."""
+        self._hurry.set()
+
+    # The rest runs in the supervisor's thread.
+
+    def _ask(self, action: Callable[[], None]) -> None:
+        done: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                action()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._requests.put(run)
+        while True:
+            try:
+                return done.result(timeout=1.0)
+            except TimeoutError:
+                if done.done() or self._thread is None or not self._thread.is_alive():
+                    raise
+
+    def _loop(self) -> None:
+        while True:
+            unsettled = any(child.state is ChildState.STARTING for child in self._children.values())
+            try:
+                request = self._requests.get(timeout=_BUSY_POLL_S if unsettled else _IDLE_POLL_S)
+            except queue.Empty:
+                pass
+            else:
+                if request is None:
+                    return
+                request()
+            for child in list(self._children.values()):
+                self._look_at(child)
+
+    def _add(self, specs: Sequence[ChildSpec]) -> None:
+        for spec in specs:
+            if spec.name in self._children:
+                raise ValueError(f"a child named {spec.name!r} exists already")
+            child = _Child(spec)
+            with self._changed:
+                self._children[spec.name] = child
+            self._launch(child)
+
+    def _launch(self, child: _Child) -> None:
+        spec = child.spec
+        with suppress(OSError):
+            child.log_start_byte = spec.log.stat().st_size
+        child.started = time.monotonic()
+        try:
+            process = spawn(spec)
+        except OSError as error:
+            self._mark_dead(child, f"{spec.name} could not be started: {error}")
+            return
+        with self._changed:
+            child.process = process
+        self._move(child, ChildState.STARTING)
+        identity = identify(process.pid, spec.stop_signal)
+        if identity is not None:
+            write_pid_file(self._pid_file(spec), identity)
+        if spec.ready is None:
+            self._move(child, ChildState.READY)
+
+    def _look_at(self, child: _Child) -> None:
+        if child.state is ChildState.WAITING and time.monotonic() >= child.restart_at:
+            self._launch(child)
+        elif child.process is not None and _has_ended(child.process.pid):
+            self._bury(child)
+        elif child.state is ChildState.STARTING and child.process is not None:
+            ready = child.spec.ready
+            if ready is None or ready(child.process.pid):
+                self._move(child, ChildState.READY)
+                self.on_event(
+                    ChildEvent(ChildEventKind.READY, child.spec.name, f"{child.spec.name} is ready")
+                )
+
+    def _bury(self, child: _Child) -> None:
+        """The child ended by itself: end what it left running, then plan its restart."""
+        assert child.process is not None
+        # Before it is reaped, its pid cannot belong to anyone else.
+        kill_session(child.process.pid)
+        status = child.process.wait()
+        self._pid_file(child.spec).unlink(missing_ok=True)
+        self._mark_dead(child, f"{child.spec.name} {_how_it_ended(status)}")
+
+    def _mark_dead(self, child: _Child, sentence: str) -> None:
+        lived_s = time.monotonic() - child.started
+        failures = 1 if lived_s >= _STEADY_AFTER_S else child.failures + 1
+        back_off_s = min(_FIRST_BACK_OFF_S * 2 ** (failures - 1), _LONGEST_BACK_OFF_S)
+        with self._changed:
+            child.process = None
+            child.failures = failures
+            child.ended_with = sentence
+            child.restart_at = time.monotonic() + back_off_s
+        self._move(child, ChildState.WAITING if child.spec.restart else ChildState.STOPPED)
+        if failures == _CRASH_LOOP_FAILURES:
+            self.on_event(ChildEvent(ChildEventKind.CRASH_LOOP, child.spec.name, _last_words(child)))
+        else:
+            then = f"; starting it again in {back_off_s:.3g} s" if child.spec.restart else ""
+            self.on_event(ChildEvent(ChildEventKind.DIED, child.spec.name, sentence + then))
+
+    def _stop(self, names: Sequence[str]) -> None:
+        chosen = [child for child in self._children.values() if not names or child.spec.name in names]
+        for stage in sorted({child.spec.stage for child in chosen}, reverse=True):
+            self._stop_together([child for child in chosen if child.spec.stage == stage])
+
+    def _stop_together(self, children: list[_Child]) -> None:
+        running: list[tuple[_Child, Popen[bytes]]] = []
+        for child in children:
+            if child.process is not None:
+                running.append((child, child.process))
+                with suppress(ProcessLookupError):
+                    os.kill(child.process.pid, child.spec.stop_signal)
+            self._move(child, ChildState.STOPPED)
+        begun = time.monotonic()
+        while running:
+            for child, process in list(running):
+                waited_s = time.monotonic() - begun
+                if self._hurry.is_set() or waited_s > child.spec.stop_timeout_s:
+                    kill_session(process.pid)
+                if _has_ended(process.pid):
+                    kill_session(process.pid)
+                    process.wait()
+                    self._pid_file(child.spec).unlink(missing_ok=True)
+                    with self._changed:
+                        child.process = None
+                    running.remove((child, process))
+            if running:
+                self._hurry.wait(_BUSY_POLL_S) if not self._hurry.is_set() else time.sleep(_BUSY_POLL_S)
+
+    def _resume(self, names: Sequence[str]) -> None:
+        for name in names:
+            child = self._children[name]
+            if child.process is None:
+                child.failures = 0
+                self._launch(child)
+
+    def _move(self, child: _Child, state: ChildState) -> None:
+        with self._changed:
+            child.state = state
+            self._changed.notify_all()
+
+    def _pid_file(self, spec: ChildSpec) -> Path:
+        return self.run_folder / f"{spec.name}.pid"
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether our child `pid` has ended, without reaping it."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
+
+
+def _quoted(child: _Child) -> str:
+    tail = log_tail(child.spec.log, from_byte=child.log_start_byte)
+    return "\n  | " + tail.replace("\n", "\n  | ") if tail else ""
+
+
+def _last_words(child: _Child) -> str:
+    times = f" ({child.failures} times in a row)" if child.failures > 1 else ""
+    ended = child.ended_with or f"{child.spec.name} was stopped"
+    return f"{ended}{times}; its log is {child.spec.log}{_quoted(child)}"

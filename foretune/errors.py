@@ -175,9 +175,7 @@ class Unavailable(ForetuneError):
 
     code = "unavailable"
 
-    def __init__(
-        self, message: str | None = None, *, code: str | None = None, retry_after_s: float = 1.0
-    ) -> None:
+    def __init__(self, message: str | None = None, *, code: str | None = None, retry_after_s: float = 1.0) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
 

@@ -103,9 +103,7 @@ class Int:
         return [_position(low, self.high + margin, self.log, _number(value))]
 
     def problem_with(self, value: JsonValue) -> str | None:
-        if isinstance(value, bool) or not (
-            isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        ):
+        if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
             return f"must be an integer from {self.low} to {self.high}, not {value!r}"
         if not self.low <= value <= self.high:
             return f"must lie from {self.low} to {self.high}, not {value!r}"
@@ -206,8 +204,7 @@ class Schedule:
     def to_unit(self, value: JsonValue) -> list[float]:
         shape = ScheduleShape.from_json(value)
         return [
-            _position(*SEARCH_BOUNDS[field], field == "decay_exponent", getattr(shape, field))
-            for field in SHAPE_FIELDS
+            _position(*SEARCH_BOUNDS[field], field == "decay_exponent", getattr(shape, field)) for field in SHAPE_FIELDS
         ]
 
     def problem_with(self, value: JsonValue) -> str | None:
@@ -238,10 +235,7 @@ def _check_range(low: float, high: float, log: bool, step: float | None) -> None
 
 def _interpolate(low: float, high: float, log: bool, u: float) -> float:
     u = min(max(u, 0.0), 1.0)
-    if log:
-        value = math.exp(math.log(low) + u * (math.log(high) - math.log(low)))
-    else:
-        value = low + u * (high - low)
+    value = math.exp(math.log(low) + u * (math.log(high) - math.log(low))) if log else low + u * (high - low)
     return min(max(value, low), high)
 
 

@@ -115,9 +115,7 @@ class Space:
         `vector`: (dimensions,), in [0, 1]; NaN reads as the middle.
         """
         if len(vector) != self.dimensions:
-            raise InvalidConfiguration(
-                f"a point of this space has {self.dimensions} dimensions, not {len(vector)}"
-            )
+            raise InvalidConfiguration(f"a point of this space has {self.dimensions} dimensions, not {len(vector)}")
         values: Configuration = {}
         for parameter in self.parameters:
             if self.is_active(parameter, values):
@@ -171,8 +169,7 @@ class Space:
             when = dict(parameter.when or {})
             settled = {parent: when.pop(parent) for parent in list(when) if parent in gone}
             holds = all(
-                any(_same(fixed.get(parent), allowed) for allowed in values)
-                for parent, values in settled.items()
+                any(_same(fixed.get(parent), allowed) for allowed in values) for parent, values in settled.items()
             )
             if holds and not dropped.intersection(when):
                 kept.append(_with_when(parameter, when))

@@ -1,1 +1,3 @@
-"""Everything on one machine: real Postgres, a real Redis-protocol server, API, workers and beat, started by `foretune up`."""
+"""Everything on one machine: real Postgres, a real Redis-protocol server, API, workers and beat, started by
+`foretune up`.
+"""

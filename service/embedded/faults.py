@@ -1,7 +1,7 @@
 """What can be wrong with a local set-up, each with a code of its own.
 
-`StackError` carries one of the codes below; `foretune up` turns the code into an exit status (`EXIT_STATUS`), so that
-scripts can tell a taken port from a full disk without reading English.
+`StackError` carries one of the codes below; `foretune up` turns the code into an exit status (`EXIT_STATUS`),
+so that scripts can tell a taken port from a full disk without reading English.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
-"""Becomes another program after arranging what must be arranged in the child itself. Run as a script, standard library only.
+"""Becomes another program after arranging what must be arranged in the child itself. Run as a script,
+standard library only.
 
     python -I -S launch.py PARENT_PID SIGNAL RUN_AS -- PROGRAM [ARGUMENT ...]
 
-Linux only. SIGNAL is what the kernel sends this process when the thread that started it ends, so a supervisor killed
-with -9 leaves nothing behind. RUN_AS is one of
+Linux only. SIGNAL is what the kernel sends this process when the thread that started it ends, so a supervisor
+killed with -9 leaves nothing behind. RUN_AS is one of
 
-    self                  stay who we are
-    namespace:UID:GID     a user namespace of its own in which our user appears as UID:GID (Postgres refuses uid 0)
-    switch:UID:GID        give up root and become UID:GID
+    self                  stay who we are namespace:UID:GID     a user namespace of its own in which our user
+    appears as UID:GID (Postgres refuses uid 0) switch:UID:GID        give up root and become UID:GID
 
-It replaces itself (exec), so the pid that the supervisor knows is the program's. Exit 125: it could not be arranged.
+It replaces itself (exec), so the pid that the supervisor knows is the program's. Exit 125: it could not be
+arranged.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
@@ -25,7 +27,7 @@ REFUSED_STATUS = 125
 
 
 def _refuse(what: str) -> NoReturn:
-    print(f"launch: {what}", file=sys.stderr, flush=True)
+    os.write(2, f"launch: {what}\n".encode())
     os._exit(REFUSED_STATUS)
 
 
@@ -40,8 +42,7 @@ def _enter_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
         ("gid_map", f"{gid} {outer_gid} 1"),
     ):
         try:
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
+            Path(f"/proc/self/{name}").write_text(text)
         except OSError as error:
             _refuse(f"cannot write /proc/self/{name}: {error}")
 

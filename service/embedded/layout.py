@@ -1,15 +1,13 @@
 """The data folder: where each part of a local stack keeps its files, and who may use the folder now.
 
     DIR/                 0700
-      lock               flock: held by the live stack (or by whoever works on the folder)
-      api_key            0600, the key of project `default`
-      postgres/ redis/   the servers' own files
-      artifacts/         data sets, checkpoints, models
-      logs/NAME.log      one log a process
-      run/               NAME.pid of every child, stack.json of the live stack, sockets when their paths are short enough
+      lock               flock: held by the live stack (or by whoever works on the folder) api_key
+      0600, the key of project `default` postgres/ redis/   the servers' own files artifacts/         data
+      sets, checkpoints, models logs/NAME.log      one log a process run/               NAME.pid of every
+      child, stack.json of the live stack, sockets when their paths are short enough
 
-Unix socket paths end at 107 bytes (103 on macOS), and some file systems hold no sockets at all; then the sockets live in
-a short folder of their own (`Layout.sockets`).
+Unix socket paths end at 107 bytes (103 on macOS), and some file systems hold no sockets at all; then the
+sockets live in a short folder of their own (`Layout.sockets`).
 """
 
 from __future__ import annotations
@@ -34,7 +32,8 @@ from service.embedded.faults import StackError, StackFault
 LOG_ROTATE_BYTES = 10 * 2**20
 MINIMUM_FREE_BYTES = 200 * 2**20
 _SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
-# What every reader of a socket path understands: libpq splits a host at commas, SQLAlchemy at colons, URLs at ? and #.
+# What every reader of a socket path understands: libpq splits a host at commas, SQLAlchemy at colons, URLs at
+# ? and #.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+-]+")
 _LONGEST_SOCKET_NAME = ".s.PGSQL.5432"
 
@@ -122,7 +121,9 @@ class Layout:
             ) from error
 
     def sockets(self) -> Path:
-        """The folder for Unix sockets: `run/` when it can hold them, else a short 0700 folder found by the hash of `root`."""
+        """The folder for Unix sockets: `run/` when it can hold them, else a short 0700 folder found by the
+        hash of `root`.
+        """
         if _can_hold_sockets(self.run):
             return self.run
         digest = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:12]

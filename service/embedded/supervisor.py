@@ -1,7 +1,7 @@
 """Keeps child processes running: starts them, restarts what dies, stops all in order.
 
-One thread, owned by the supervisor, starts every child and lives until the last has ended: Linux ties a child's
-parent-death signal to the *thread* that started it. Other threads ask through a queue.
+One thread, owned by the supervisor, starts every child and lives until the last has ended: Linux ties a
+child's parent-death signal to the *thread* that started it. Other threads ask through a queue.
 
     STARTING -> READY -> (dies) -> WAITING -> STARTING ...
                   any state -> STOPPED    stopped on purpose, or not to be restarted
@@ -101,8 +101,8 @@ class Supervisor:
     def wait_ready(self, *names: str, timeout_s: float) -> None:
         """Wait until the named children are ready.
 
-        Raises `StackError(CHILD_FAILED)` with the last log lines when one crashes again and again or stopped for good,
-        `StackError(NOT_READY)` when `timeout_s` pass.
+        Raises `StackError(CHILD_FAILED)` with the last log lines when one crashes again and again or stopped
+        for good, `StackError(NOT_READY)` when `timeout_s` pass.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -162,7 +162,7 @@ class Supervisor:
         def run() -> None:
             try:
                 action()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
                 done.set_exception(error)
             else:
                 done.set_result(None)

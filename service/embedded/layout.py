@@ -137,8 +137,8 @@ class Layout:
                     return folder
         raise StackError(
             StackFault.FOLDER_NOT_WRITABLE,
-            f"no folder for Unix sockets: neither {self.run} nor a folder {name} in the temporary folder can hold them "
-            f"(paths may have {_SOCKET_PATH_BYTES} bytes)",
+            f"no folder for Unix sockets: neither {self.run} nor a folder {name} in the temporary folder can hold "
+            f"them (paths may have {_SOCKET_PATH_BYTES} bytes)",
         )
 
     def check_free_space(self, minimum_bytes: int = MINIMUM_FREE_BYTES) -> None:
@@ -191,8 +191,8 @@ class Layout:
         where = f" at {record.url}" if record is not None and str(record.pid) == pid else ""
         return StackError(
             StackFault.FOLDER_IN_USE,
-            f"{self.root} is in use by a live stack{where} (pid {pid}); stop it with `kill {pid}` or name another "
-            "folder with --data-dir",
+            f"{self.root} is in use by a live stack{where} (pid {pid}); stop it with `kill {pid}` or name "
+            "another folder with --data-dir",
         )
 
 
@@ -201,8 +201,8 @@ def disk_full(folder: Path, minimum_bytes: int = MINIMUM_FREE_BYTES) -> StackErr
     free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
     return StackError(
         StackFault.DISK_FULL,
-        f"the disk that holds {folder} has {free / 2**20:.0f} MB free and at least {minimum_bytes / 2**20:.0f} MB are "
-        "needed; free some space or name a folder on another disk with --data-dir",
+        f"the disk that holds {folder} has {free / 2**20:.0f} MB free and at least {minimum_bytes / 2**20:.0f} MB "
+        "are needed; free some space or name a folder on another disk with --data-dir",
     )
 
 
@@ -225,7 +225,7 @@ def rotate_log(path: Path, limit_bytes: int = LOG_ROTATE_BYTES) -> None:
 
 
 def _can_hold_sockets(folder: Path) -> bool:
-    """Tried for real, because not every file system (network shares, mounts into containers) holds sockets."""
+    """Tried for real: not every file system (network shares, mounts into containers) holds sockets."""
     longest = str(folder / _LONGEST_SOCKET_NAME)
     if len(os.fsencode(longest)) > _SOCKET_PATH_BYTES or not _PLAIN_PATH.fullmatch(longest):
         return False
@@ -246,8 +246,4 @@ def _is_private(folder: Path) -> bool:
         status = folder.lstat()
     except OSError:
         return False
-    return (
-        stat.S_ISDIR(status.st_mode)
-        and status.st_uid == os.geteuid()
-        and stat.S_IMODE(status.st_mode) == 0o700
-    )
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700

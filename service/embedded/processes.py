@@ -21,6 +21,7 @@ from pathlib import Path
 from service.embedded.layout import rotate_log, write_private
 
 _ON_LINUX = sys.platform == "linux"
+_MARK = "FORETUNE_RUN_FOLDER"  # in the environment of every child: the stack that it belongs to
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
 
@@ -74,8 +75,10 @@ def command_line(spec_argv: tuple[str, ...], run_as: RunAs, death_signal: int) -
     return [*wrapper, str(os.getpid()), str(int(death_signal)), str(run_as), "--", *spec_argv]
 
 
-def spawn(spec: ChildSpec) -> subprocess.Popen[bytes]:
-    """Start `spec`, its output appended to its log. The calling thread must live as long as the child should.
+def spawn(spec: ChildSpec, run_folder: Path) -> subprocess.Popen[bytes]:
+    """Start `spec`, its output appended to its log, its environment marked with the stack's `run_folder`.
+
+    The calling thread must live as long as the child should.
 
     Raises OSError when the program cannot be started.
     """
@@ -87,7 +90,7 @@ def spawn(spec: ChildSpec) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=None if spec.environment is None else dict(spec.environment),
+            env={**(os.environ if spec.environment is None else spec.environment), _MARK: str(run_folder.resolve())},
             start_new_session=True,
             user=spec.run_as.uid if switch else None,
             group=spec.run_as.gid if switch else None,
@@ -149,19 +152,16 @@ def end_leftovers(run_folder: Path, timeout_s: float = 10.0) -> list[str]:
     The caller holds the folder's lock, so no live supervisor owns them. Returns one sentence a stale file. A
     pid that now belongs to another program is left alone.
     """
-    found: dict[Path, Identity | None] = {
-        path: read_pid_file(path) for path in sorted(run_folder.glob("*.pid"))
-    }
+    found: dict[Path, Identity | None] = {path: read_pid_file(path) for path in sorted(run_folder.glob("*.pid"))}
     living = [identity for identity in found.values() if identity is not None and is_alive(identity)]
-    for identity in living:
+    for process in living:
         with suppress(ProcessLookupError):
-            os.kill(identity.pid, identity.stop_signal)
+            os.kill(process.pid, process.stop_signal)
     killed = _wait_or_kill(living, timeout_s)
     sentences = []
     for path, identity in found.items():
         if identity is not None and identify(identity.pid) is None:
-            # With the leader gone and its pid not in use again, the session's members can only be its own.
-            kill_session(identity.pid)
+            _kill_orphans(identity.pid, run_folder)
         path.unlink(missing_ok=True)
         sentences.append(_describe_leftover(path, identity, living, killed))
     return sentences
@@ -179,6 +179,17 @@ def log_tail(path: Path, lines: int = 8, from_byte: int = 0) -> str:
     return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
+def _kill_orphans(session: int, run_folder: Path) -> None:
+    """SIGKILL what a dead leader left in its session. Another program may have used the number since: look at
+    the mark.
+    """
+    mark = os.fsencode(f"{_MARK}={run_folder.resolve()}")
+    for pid in session_members(session):
+        with suppress(OSError):
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGKILL)
+
+
 def _wait_or_kill(identities: Iterable[Identity], timeout_s: float) -> set[Identity]:
     """Wait for all to end; SIGKILL those that have not after `timeout_s`. Returns the killed."""
     deadline = time.monotonic() + timeout_s
@@ -193,9 +204,7 @@ def _wait_or_kill(identities: Iterable[Identity], timeout_s: float) -> set[Ident
     return pending
 
 
-def _describe_leftover(
-    path: Path, identity: Identity | None, living: list[Identity], killed: set[Identity]
-) -> str:
+def _describe_leftover(path: Path, identity: Identity | None, living: list[Identity], killed: set[Identity]) -> str:
     if identity is None:
         return f"removed unreadable {path.name}"
     if identity in killed:
@@ -206,7 +215,7 @@ def _describe_leftover(
 
 
 def _stat_fields(pid: int) -> list[str] | None:
-    """/proc/PID/stat from the state on (field 3 of proc(5) is index 0): the name before it may hold anything."""
+    """/proc/PID/stat from the state on (field 3 of proc(5) is index 0): the name may hold anything."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -20,8 +20,13 @@ from service.embedded.processes import ChildSpec, log_tail
 
 _SOCKET_NAME = "redis.sock"
 _APPEND_ONLY_FOLDER = "appendonlydir"
-_DAMAGE = ("Bad file format reading the append only file", "Unexpected end of file reading the append only file",
-           "Error reading the RDB", "Fatal error loading the DB", "AOF loading error")  # fmt: skip
+_DAMAGE = (
+    "Bad file format reading the append only file",
+    "Unexpected end of file reading the append only file",
+    "Error reading the RDB",
+    "Fatal error loading the DB",
+    "AOF loading error",
+)
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -52,7 +57,7 @@ def redis_url(layout: Layout) -> str:
 
 
 def server_spec(layout: Layout) -> ChildSpec:
-    """The server as a child to supervise. Call it with the folder's lock held: it puts a damaged file aside."""
+    """The server as a child to supervise. Call it with the folder locked: it puts a damaged file aside."""
     endpoint = layout.sockets() / _SOCKET_NAME
     log = layout.log("redis")
     _put_damaged_aside(layout, log)
@@ -100,6 +105,4 @@ def _put_damaged_aside(layout: Layout, log: Path) -> None:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         folder.rename(layout.redis / f"{_APPEND_ONLY_FOLDER}.damaged-{now}-{os.getpid()}")
         with log.open("a") as file:
-            file.write(
-                f"{now} the append-only file was damaged; it was put aside and the server starts empty\n"
-            )
+            file.write(f"{now} the append-only file was damaged; it was put aside and the server starts empty\n")

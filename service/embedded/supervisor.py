@@ -204,7 +204,7 @@ class Supervisor:
             child.log_start_byte = spec.log.stat().st_size
         child.started = time.monotonic()
         try:
-            process = spawn(spec)
+            process = spawn(spec, self.run_folder)
         except OSError as error:
             self._mark_dead(child, f"{spec.name} could not be started: {error}")
             return
@@ -226,9 +226,7 @@ class Supervisor:
             ready = child.spec.ready
             if ready is None or ready(child.process.pid):
                 self._move(child, ChildState.READY)
-                self.on_event(
-                    ChildEvent(ChildEventKind.READY, child.spec.name, f"{child.spec.name} is ready")
-                )
+                self.on_event(ChildEvent(ChildEventKind.READY, child.spec.name, f"{child.spec.name} is ready"))
 
     def _bury(self, child: _Child) -> None:
         """The child ended by itself: end what it left running, then plan its restart."""

@@ -1,0 +1,87 @@
+"""What all wire models share: strictness, bounded JSON, pages and problems."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Generic, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from foretune.json_types import JsonValue
+
+Item = TypeVar("Item")
+Seconds: TypeAlias = float
+Timestamp: TypeAlias = datetime
+
+
+class Request(BaseModel):
+    """A request body: unknown fields, NaN and Infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True, use_attribute_docstrings=True)
+
+
+class Answer(BaseModel):
+    """An answer body."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+
+
+class Page(Answer, Generic[Item]):
+    """One page of a list; `next` is the cursor of the following page, or null on the last one."""
+
+    items: list[Item]
+    next: str | None = None
+
+
+class FieldFault(Answer):
+    loc: list[str | int]
+    msg: str
+
+
+class Problem(Answer):
+    """An error, RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldFault] | None = None
+
+
+def _no_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the character U+0000")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain lone surrogates") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+Name = Annotated[Text, Field(min_length=1, max_length=200)]
+Reason = Annotated[Text, Field(max_length=2000)]
+
+
+def check_json(value: JsonValue, depth: int = 0) -> JsonValue:
+    """Refuses text that Postgres cannot keep, numbers that are not finite and more than 20 levels."""
+    if depth > 20:
+        raise ValueError("must not be nested deeper than 20 levels")
+    if isinstance(value, str):
+        _no_nul(value)
+    elif isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        raise ValueError("numbers must be finite")
+    elif isinstance(value, int) and abs(value) > 2**63:
+        raise ValueError("integers must lie within ±2^63")
+    elif isinstance(value, list):
+        for item in value:
+            check_json(item, depth + 1)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _no_nul(key)
+            check_json(item, depth + 1)
+    return value
+
+
+SafeJson = Annotated[JsonValue, AfterValidator(check_json)]

@@ -1,0 +1,79 @@
+"""Connections and transactions. The only place that commits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import orjson
+import structlog
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from foretune.errors import Unavailable
+
+_log = structlog.get_logger(__name__)
+Doorbell = Callable[[], None]
+
+
+class Transaction:
+    """One transaction. What must happen only once it is durable goes to `after_commit`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._doorbells: dict[object, Doorbell] = {}
+
+    def after_commit(self, ring: Doorbell, *, once: object = None) -> None:
+        """Calls `ring` after the commit. Doorbells with the same `once` ring one time."""
+        self._doorbells[once if once is not None else len(self._doorbells)] = ring
+
+    def ring(self) -> None:
+        # A doorbell that fails loses nothing: the row is there, readers poll and upkeep rings again.
+        for doorbell in self._doorbells.values():
+            try:
+                doorbell()
+            except Exception as error:  # noqa: BLE001
+                _log.warning("doorbell_failed", error=str(error))
+
+
+class Database:
+    """A pool of connections to Postgres."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self.engine: Engine = create_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=10,
+            json_serializer=_dump_json,
+            json_deserializer=orjson.loads,
+            connect_args={"connect_timeout": 5, "application_name": "foretune", "prepare_threshold": 2},
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commits when the block ends well, rolls back when it raises; then rings the doorbells.
+
+        Raises Unavailable when Postgres cannot be reached or goes away in the middle.
+        """
+        try:
+            with self.engine.begin() as connection:
+                transaction = Transaction(connection)
+                yield transaction
+        except DBAPIError as error:
+            if isinstance(error, OperationalError) or error.connection_invalidated:
+                self.engine.dispose(close=False)
+                raise Unavailable("the database does not answer; nothing was written", code="database_away") from error
+            raise
+        transaction.ring()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _dump_json(value: object) -> str:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # Integers beyond 64 bits.
+        return json.dumps(value)

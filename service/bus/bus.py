@@ -1,0 +1,112 @@
+"""Calls to a desk worker and wake-ups for whoever streams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import orjson
+import redis
+import redis.asyncio
+
+from foretune.errors import ForetuneError
+from foretune.ids import new_id
+from foretune.json_types import JsonObject
+from service.bus.names import CALLS, event_channel, reply_key
+
+_REPLY_KEPT_S = 60
+_CALLS_KEPT = 10_000
+_CONNECT_S = 2.0
+
+
+class Bus:
+    """One process's connection to Redis. Raises redis.RedisError when it is away, except where it says otherwise."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis = redis.Redis.from_url(redis_url, socket_connect_timeout=_CONNECT_S, health_check_interval=30)
+        self._redis_async = redis.asyncio.Redis.from_url(redis_url, socket_connect_timeout=_CONNECT_S)
+        self.redis_url = redis_url
+
+    def ping(self) -> None:
+        self._redis.ping()
+
+    def publish(self, channel_id: str) -> None:
+        """Wakes whoever waits for news of this experiment or dataset."""
+        self._redis.publish(event_channel(channel_id), b"")
+
+    async def call(self, kind: str, payload: JsonObject, timeout_s: float) -> JsonObject | None:
+        """Asks a desk worker and waits; None when no answer comes in time or Redis is away."""
+        call_id, message = _message(kind, payload, timeout_s)
+        try:
+            await self._redis_async.rpush(CALLS, message)
+            reply = await self._redis_async.blpop([reply_key(call_id)], timeout=max(timeout_s, 0.01))
+        except (redis.RedisError, OSError):
+            return None
+        return _answer(reply)
+
+    def call_sync(self, kind: str, payload: JsonObject, timeout_s: float) -> JsonObject | None:
+        """`call` for code that runs in a thread."""
+        call_id, message = _message(kind, payload, timeout_s)
+        try:
+            self._redis.rpush(CALLS, message)
+            reply = self._redis.blpop([reply_key(call_id)], timeout=max(timeout_s, 0.01))
+        except (redis.RedisError, OSError):
+            return None
+        return _answer(reply)
+
+    def notify(self, kind: str, payload: JsonObject) -> None:
+        """A call that nobody waits for."""
+        _, message = _message(kind, payload, 30.0)
+        self._redis.rpush(CALLS, message)
+
+    def calls_waiting(self) -> int:
+        return int(self._redis.llen(CALLS))
+
+    def serve(self, answer: Callable[[str, JsonObject], JsonObject | None], wait_s: float) -> bool:
+        """Takes one call, if one comes within `wait_s`, and answers it. Says whether there was one.
+
+        `answer` raising a ForetuneError is an answer too: `{"error": message}`.
+        """
+        taken = self._redis.blpop([CALLS], timeout=wait_s)
+        if taken is None:
+            return False
+        message = orjson.loads(taken[1])
+        if message["deadline"] < time.time():
+            self._redis.ltrim(CALLS, -_CALLS_KEPT, -1)
+            return True
+        try:
+            reply = answer(message["kind"], message["payload"])
+        except ForetuneError as error:
+            reply = {"error": error.message, "code": error.code}
+        if reply is not None:
+            key = reply_key(message["id"])
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.rpush(key, orjson.dumps(reply))
+            pipeline.expire(key, _REPLY_KEPT_S)
+            pipeline.execute()
+        return True
+
+    def queue_lengths(self, queues: tuple[str, ...]) -> dict[str, int]:
+        """Messages waiting in Celery's queues."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for queue in queues:
+            pipeline.llen(queue)
+        return dict(zip(queues, map(int, pipeline.execute()), strict=True))
+
+    async def close(self) -> None:
+        self._redis.close()
+        await self._redis_async.aclose()
+
+
+def _message(kind: str, payload: JsonObject, timeout_s: float) -> tuple[str, bytes]:
+    call_id = new_id("ask")
+    # Clocks of different machines differ a little; a call answered late is merely ignored.
+    deadline = time.time() + timeout_s + 5.0
+    return call_id, orjson.dumps({"id": call_id, "kind": kind, "payload": payload, "deadline": deadline})
+
+
+def _answer(reply: object) -> JsonObject | None:
+    if not isinstance(reply, list | tuple):
+        return None
+    answer: JsonObject = orjson.loads(reply[1])
+    return None if "error" in answer else answer

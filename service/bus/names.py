@@ -1,0 +1,34 @@
+"""Every Redis key, queue and task name. One file owns the scheme."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+QUEUE_TRAIN = "train"
+QUEUE_DATASETS = "datasets"
+QUEUE_UPKEEP = "upkeep"
+QUEUE_PROPOSE = "propose"
+"""Not a Celery queue with messages: a worker that names it answers calls from `CALLS`."""
+
+TASK_QUEUES: dict[str, str] = {
+    "train.shift": QUEUE_TRAIN,
+    "datasets.parse": QUEUE_DATASETS,
+    "upkeep.sweep": QUEUE_UPKEEP,
+}
+TaskName = Literal["train.shift", "datasets.parse", "upkeep.sweep"]
+
+CALLS = "foretune:calls"
+EVENT_CHANNELS = "foretune:events:*"
+
+
+def reply_key(call_id: str) -> str:
+    return f"foretune:reply:{call_id}"
+
+
+def event_channel(experiment_id: str) -> str:
+    return f"foretune:events:{experiment_id}"
+
+
+def dataset_channel(dataset_id: str) -> str:
+    """Datasets wake their waiters the way experiments do."""
+    return event_channel(dataset_id)

@@ -20,6 +20,7 @@ class StackFault(StrEnum):
     FOLDER_IN_USE = "folder_in_use"
     DISK_FULL = "disk_full"
     PORT_TAKEN = "port_taken"
+    BAD_ADDRESS = "bad_address"
     SCHEMA_TOO_NEW = "schema_too_new"
     CLUSTER_UNUSABLE = "cluster_unusable"
     CHILD_FAILED = "child_failed"

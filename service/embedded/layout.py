@@ -62,6 +62,16 @@ class Layout:
 
     root: Path
 
+    @classmethod
+    def of(cls, folder: Path) -> Layout:
+        """The layout of `folder`, made absolute: the processes of a stack work in other folders."""
+        return cls(folder.expanduser().absolute())
+
+    @property
+    def gate(self) -> Path:
+        """Exists once the database is ready: see `gate.py`."""
+        return self.run / "gate-open"
+
     @property
     def postgres(self) -> Path:
         return self.root / "postgres"

@@ -85,25 +85,30 @@ def find_binaries() -> Path:
     )
 
 
-def open_cluster(layout: Layout, *, run_as: RunAs | None = None, reachable: Path = _DEFAULT_REACHABLE) -> Cluster:
-    """The cluster of `layout`, made when there is none.
+def locate_cluster(layout: Layout, *, run_as: RunAs | None = None, reachable: Path = _DEFAULT_REACHABLE) -> Cluster:
+    """The cluster of `layout`, which need not exist yet: `prepare_cluster` makes it.
 
-    `run_as` and `reachable` (the folder under which `nobody` keeps its files) are chosen by themselves unless
-    given. Raises `StackError`: WHEELS_MISSING, DISK_FULL, CLUSTER_UNUSABLE.
+    `run_as` and `reachable` (the folder under which `nobody` keeps its files) are chosen by themselves unless given.
+    Raises `StackError`: WHEELS_MISSING, FOLDER_NOT_WRITABLE.
     """
     binaries = find_binaries()
     chosen = run_as or _choose_run_as(layout.postgres)
     if chosen.kind == "switch":
-        cluster = _cluster_of_other_user(layout, binaries, chosen, reachable)
-    else:
-        cluster = Cluster(layout.postgres, layout.sockets(), binaries, chosen, layout.log("postgres"))
+        return _cluster_of_other_user(layout, binaries, chosen, reachable)
+    return Cluster(layout.postgres, layout.sockets(), binaries, chosen, layout.log("postgres"))
+
+
+def prepare_cluster(cluster: Cluster, layout: Layout) -> None:
+    """Make the cluster when there is none. Call it with the folder's lock held; it takes about a second.
+
+    Raises `StackError`: DISK_FULL, CLUSTER_UNUSABLE.
+    """
     _remove_half_made(cluster.data.parent)
     if not (cluster.data / "PG_VERSION").exists():
         _initialise(cluster)
     if cluster.data != layout.postgres and not layout.postgres.is_symlink():
         layout.postgres.symlink_to(cluster.data)
     _check_version(cluster)
-    return cluster
 
 
 def server_spec(cluster: Cluster) -> ChildSpec:

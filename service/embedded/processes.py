@@ -41,7 +41,8 @@ class RunAs:
 class ChildSpec:
     """One process to keep running.
 
-    `argv[0]` is an absolute path. `environment` is all that the child gets; None means ours. `stage` orders
+    `argv[0]` is an absolute path. `environment` is all that the child gets; None means ours. `folder` is where
+    it works; None means where we work. `stage` orders
     the stop: higher stages stop first. `ready` says, given the pid, whether the child serves; None means as
     soon as it runs. `leftover_session`: processes of the child's session that outlive it are ended too.
     """
@@ -50,6 +51,7 @@ class ChildSpec:
     argv: tuple[str, ...]
     log: Path
     environment: Mapping[str, str] | None = None
+    folder: Path | None = None
     run_as: RunAs = field(default_factory=RunAs)
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 15.0
@@ -91,6 +93,7 @@ def spawn(spec: ChildSpec, run_folder: Path) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**(os.environ if spec.environment is None else spec.environment), _MARK: str(run_folder.resolve())},
+            cwd=spec.folder,
             start_new_session=True,
             user=spec.run_as.uid if switch else None,
             group=spec.run_as.gid if switch else None,

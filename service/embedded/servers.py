@@ -45,14 +45,15 @@ def embedded_servers(folder: Path) -> Iterator[Servers]:
 
     Raises `StackError` when the folder is in use, the wheels are missing or a server does not start.
     """
-    layout = Layout(folder)
+    layout = Layout.of(folder)
     layout.create()
     with layout.locked():
         end_leftovers(layout.run)
         supervisor = Supervisor(layout.run)
         try:
             supervisor.start(redis.server_spec(layout))
-            cluster = postgres.open_cluster(layout)
+            cluster = postgres.locate_cluster(layout)
+            postgres.prepare_cluster(cluster, layout)
             supervisor.start(postgres.server_spec(cluster))
             supervisor.wait_ready("postgres", "redis", timeout_s=_START_TIMEOUT_S)
             yield Servers(cluster.database_url, redis.redis_url(layout), layout, supervisor)

@@ -123,6 +123,18 @@ class Supervisor:
                     )
                 self._changed.wait(min(remaining, 1.0))
 
+    def names(self) -> list[str]:
+        """The names of all children, in the order of their start."""
+        with self._changed:
+            return list(self._children)
+
+    def raise_for_crash_loop(self) -> None:
+        """Raises `StackError(CHILD_FAILED)` with the last log lines when any child crashes again and again."""
+        with self._changed:
+            for child in self._children.values():
+                if child.failures >= _CRASH_LOOP_FAILURES:
+                    raise StackError(StackFault.CHILD_FAILED, _last_words(child))
+
     def state(self, name: str) -> ChildState:
         """Where child `name` stands."""
         with self._changed:
@@ -144,11 +156,17 @@ class Supervisor:
         self._ask(lambda: self._resume(names))
 
     def close(self) -> None:
-        """Stop all children and the supervisor itself. Safe to call twice."""
-        if self._thread is not None and self._thread.is_alive():
-            self.stop()
-            self._requests.put(None)
-            self._thread.join()
+        """Stop all children and the supervisor itself. Safe to call twice.
+
+        A KeyboardInterrupt meanwhile is taken as "hurry": whatever still runs is killed, and `close` ends normally.
+        """
+        while self._thread is not None and self._thread.is_alive():
+            try:
+                self.stop()
+                self._requests.put(None)
+                self._thread.join()
+            except KeyboardInterrupt:
+                self.hurry()
 
     def hurry(self) -> None:
         """Let a `stop` under way wait no longer: whatever still runs is killed. Safe in a signal handler."""

@@ -1,0 +1,136 @@
+"""The Python processes of a local stack: API, desk worker, train workers, beat.
+
+Stop order, by stage: API and beat first (nothing new comes in), then the workers, then Redis (1) and Postgres (0).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.embedded.gate import command
+from service.embedded.layout import Layout
+from service.embedded.processes import ChildSpec
+
+API_STAGE = 3
+WORKER_STAGE = 2
+DESK_QUEUES = "propose,datasets,upkeep,meta"
+_CELERY = ("celery.bin.celery", "celery.bin.worker", "celery.apps.worker", "kombu.transport.redis", "workers.app")
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """What the children of one stack need to know. `port` is the real one, `train_workers` at least 1."""
+
+    layout: Layout
+    host: str
+    port: int
+    train_workers: int
+    database_url: str
+    redis_url: str
+    log_level: str = "info"
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the API."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def api(plan: StackPlan) -> ChildSpec:
+    """The HTTP API."""
+    arguments = ("--host", plan.host, "--port", str(plan.port))
+    return _python_child(plan, "api", API_STAGE, ("service.api.app",), "service.api", *arguments, stop_timeout_s=10.0)
+
+
+def desk_worker(plan: StackPlan) -> ChildSpec:
+    """The worker for everything but training: four threads."""
+    pool = ("-P", "threads", "-c", "4")
+    return _worker(plan, "desk", DESK_QUEUES, pool, stop_timeout_s=15.0)
+
+
+def train_worker(plan: StackPlan, number: int, gpus: tuple[str, ...] = ()) -> ChildSpec:
+    """Train worker `number`, from 1; with GPUs it sees one of them alone."""
+    pool = ("-P", "prefork", "-c", "1")
+    # SIGTERM as "finish the epoch, checkpoint, hand back", within the worker's soft shutdown time.
+    extra = {"REMAP_SIGTERM": "SIGQUIT"}
+    if gpus:
+        extra["CUDA_VISIBLE_DEVICES"] = gpus[(number - 1) % len(gpus)]
+    return _worker(plan, f"train-{number}", "train", pool, extra, stop_timeout_s=40.0)
+
+
+def beat(plan: StackPlan) -> ChildSpec:
+    """The clock that sends upkeep on its way."""
+    schedule = str(plan.layout.run / "beat-schedule")
+    arguments = ("-A", "workers.app", "beat", "-s", schedule, "-l", plan.log_level)
+    return _python_child(plan, "beat", API_STAGE, (), "celery", *arguments, stop_timeout_s=5.0)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The NVIDIA GPUs that workers may use, as CUDA_VISIBLE_DEVICES names them. Found without importing torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return tuple(name.strip() for name in chosen.split(",") if name.strip() and name.strip() != "-1")
+    numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    return tuple(sorted((number for number in numbers if number.isdigit()), key=int))
+
+
+def default_train_workers(gpus: tuple[str, ...]) -> int:
+    """One a GPU; without GPUs half of the cores, at most four: the desk, the API and Postgres need some too."""
+    return len(gpus) or max(1, min(4, (os.cpu_count() or 1) // 2))
+
+
+def _worker(
+    plan: StackPlan,
+    name: str,
+    queues: str,
+    pool: tuple[str, ...],
+    extra: Mapping[str, str] | None = None,
+    *,
+    stop_timeout_s: float,
+) -> ChildSpec:
+    # Without mingle and gossip: workers here share everything through Postgres, and mingling costs a second at the
+    # start.
+    quiet = ("--without-mingle", "--without-gossip")
+    arguments = ("-A", "workers.app", "worker", "-Q", queues, *pool, "-n", f"{name}@%h", "-l", plan.log_level, *quiet)
+    return _python_child(
+        plan, name, WORKER_STAGE, _CELERY, "celery", *arguments, extra=extra, stop_timeout_s=stop_timeout_s
+    )
+
+
+def _python_child(
+    plan: StackPlan,
+    name: str,
+    stage: int,
+    imports: tuple[str, ...],
+    module: str,
+    *arguments: str,
+    extra: Mapping[str, str] | None = None,
+    stop_timeout_s: float,
+) -> ChildSpec:
+    return ChildSpec(
+        name=name,
+        argv=command(plan.layout.gate, imports, module, *arguments),
+        log=plan.layout.log(name),
+        environment={**_environment(plan), **(extra or {})},
+        # `python -m` imports from the working folder first: not the user's, which may hold anything.
+        folder=plan.layout.run,
+        stop_signal=signal.SIGTERM,
+        stop_timeout_s=stop_timeout_s,
+        stage=stage,
+    )
+
+
+def _environment(plan: StackPlan) -> dict[str, str]:
+    return {
+        "FORETUNE_LOG_FORMAT": "text",
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "DATABASE_URL": plan.database_url,
+        "REDIS_URL": plan.redis_url,
+        "ARTIFACTS_URL": f"file://{plan.layout.artifacts}",
+        "PYTHONUNBUFFERED": "1",
+    }

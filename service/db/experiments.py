@@ -1,0 +1,131 @@
+"""Experiments: rows in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Row, and_, delete, func, insert, select, tuple_
+
+from foretune.json_types import JsonObject, JsonValue
+from foretune.metrics import Goal
+from foretune.states import ExperimentState
+from service.db.session import Transaction
+from service.db.tables import experiments, trials
+
+
+@dataclass(frozen=True)
+class StoredExperiment:
+    """An experiment as Postgres knows it. Times are aware UTC."""
+
+    id: str
+    project_id: str
+    name: str
+    mode: str
+    state: ExperimentState
+    reason: str | None
+    dataset_id: str | None
+    dataset_name: str | None
+    network: str | None
+    metric_name: str
+    goal: Goal
+    space: list[JsonValue]
+    fixed: JsonObject
+    max_trials: int
+    max_epochs: int
+    max_total_epochs: int | None
+    max_seconds: float | None
+    target: float | None
+    stopping: str
+    proposer: str
+    priors: str | list[str]
+    parallelism: int
+    seed: int
+    share_history: bool
+    labels: dict[str, str]
+    features: dict[str, float | str]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    event_seq: int
+    trials_created: int
+    trials_finished: int
+    epochs: int
+    best_trial_id: str | None
+    best_value: float | None
+    best_epoch: int | None
+    rung_at: datetime | None
+
+
+def from_row(row: Row[tuple[object, ...]]) -> StoredExperiment:
+    values = dict(row._mapping)
+    values["state"] = ExperimentState(values["state"])
+    values["goal"] = Goal(values["goal"])
+    return StoredExperiment(**values)
+
+
+def insert_one(tx: Transaction, values: Mapping[str, object]) -> StoredExperiment:
+    row = tx.connection.execute(insert(experiments).values(values).returning(experiments)).one()
+    return from_row(row)
+
+
+def find(tx: Transaction, project_id: str, experiment_id: str) -> StoredExperiment | None:
+    query = select(experiments).where(experiments.c.id == experiment_id, experiments.c.project_id == project_id)
+    row = tx.connection.execute(query).one_or_none()
+    return from_row(row) if row else None
+
+
+def find_for_worker(tx: Transaction, experiment_id: str) -> StoredExperiment | None:
+    """Without a project: for workers, which serve them all."""
+    row = tx.connection.execute(select(experiments).where(experiments.c.id == experiment_id)).one_or_none()
+    return from_row(row) if row else None
+
+
+def list_newest(
+    tx: Transaction,
+    project_id: str,
+    *,
+    state: ExperimentState | None,
+    label: tuple[str, str] | None,
+    before: tuple[datetime, str] | None,
+    limit: int,
+) -> list[StoredExperiment]:
+    """The newest first; `before` is the (created_at, id) of the last one already seen."""
+    conditions = [experiments.c.project_id == project_id]
+    if state is not None:
+        conditions.append(experiments.c.state == state)
+    if label is not None:
+        conditions.append(experiments.c.labels[label[0]].astext == label[1])
+    if before is not None:
+        conditions.append(tuple_(experiments.c.created_at, experiments.c.id) < tuple_(*before))
+    query = (
+        select(experiments)
+        .where(and_(*conditions))
+        .order_by(experiments.c.created_at.desc(), experiments.c.id.desc())
+        .limit(limit)
+    )
+    return [from_row(row) for row in tx.connection.execute(query)]
+
+
+def trial_counts(tx: Transaction, experiment_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many trials each experiment has in each state that occurs."""
+    query = (
+        select(trials.c.experiment_id, trials.c.state, func.count())
+        .where(trials.c.experiment_id.in_(experiment_ids))
+        .group_by(trials.c.experiment_id, trials.c.state)
+    )
+    counts: dict[str, dict[str, int]] = {experiment_id: {} for experiment_id in experiment_ids}
+    for experiment_id, state, count in tx.connection.execute(query):
+        counts[experiment_id][state] = count
+    return counts
+
+
+def delete_one(tx: Transaction, experiment_id: str) -> None:
+    tx.connection.execute(delete(experiments).where(experiments.c.id == experiment_id))
+
+
+def open_on_dataset(tx: Transaction, dataset_id: str) -> int:
+    """How many experiments that are not finished use this dataset."""
+    query = select(func.count()).where(experiments.c.dataset_id == dataset_id, experiments.c.finished_at.is_(None))
+    return int(tx.connection.execute(query).scalar_one())

@@ -1,0 +1,1 @@
+"""One function a verb, each over one transaction that somebody else commits."""

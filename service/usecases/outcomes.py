@@ -1,0 +1,201 @@
+"""What a measurement or an ending means for a trial and its experiment. Managed and external trials share it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from foretune.events import EventType
+from foretune.json_types import JsonObject
+from foretune.states import ExperimentState, TrialState
+from service.db import trials as trial_rows
+from service.db.ledger import Ledger
+from service.db.trials import StoredTrial
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One epoch's report. `value` None: not a number."""
+
+    epoch: int
+    value: float | None
+    seconds: float | None
+    metrics: dict[str, float]
+
+
+def measure(ledger: Ledger, trial: StoredTrial, reports: Sequence[Measured], known: set[int]) -> StoredTrial:
+    """Writes what is new among `reports`, given the epochs that are `known`; the trial as it then is."""
+    fresh = {report.epoch: report for report in reports if report.epoch not in known}
+    if not fresh:
+        return trial
+    before = trial
+    for epoch in sorted(fresh):
+        trial = _measure_epoch(ledger, trial, fresh[epoch])
+    ledger.change(epochs=ledger.count("epochs") + trial.epochs - before.epochs)
+    ledger.update_trial(
+        before,
+        epochs=trial.epochs,
+        value=trial.value,
+        best_value=trial.best_value,
+        best_epoch=trial.best_epoch,
+        seconds=trial.seconds,
+    )
+    _note_best(ledger, trial)
+    return trial
+
+
+def _measure_epoch(ledger: Ledger, trial: StoredTrial, report: Measured) -> StoredTrial:
+    value = report.value if report.value is not None and math.isfinite(report.value) else None
+    metrics = {name: number for name, number in report.metrics.items() if math.isfinite(number)}
+    data: JsonObject = {
+        "trial": trial.id,
+        "number": trial.number,
+        "epoch": report.epoch,
+        "value": value,
+        "seconds": report.seconds,
+        "metrics": dict(metrics),
+    }
+    sequence = ledger.event(EventType.TRIAL_MEASUREMENT, data)
+    ledger.add_measurement(
+        {
+            "trial_id": trial.id,
+            "epoch": report.epoch,
+            "seq": sequence,
+            "value": value,
+            "seconds": report.seconds,
+            "metrics": metrics,
+        }
+    )
+    newest = report.epoch >= trial.epochs
+    trial = replace(
+        trial,
+        epochs=max(trial.epochs, report.epoch),
+        value=value if newest else trial.value,
+        seconds=trial.seconds + (report.seconds or 0.0),
+    )
+    if value is not None and ledger.experiment.goal.better(value, trial.best_value):
+        trial = replace(trial, best_value=value, best_epoch=report.epoch)
+    return trial
+
+
+def _note_best(ledger: Ledger, trial: StoredTrial) -> None:
+    best = ledger.current("best_value")
+    assert best is None or isinstance(best, float)
+    if trial.best_value is None or not ledger.experiment.goal.better(trial.best_value, best):
+        return
+    ledger.change(best_value=trial.best_value, best_epoch=trial.best_epoch, best_trial_id=trial.id)
+    ledger.event(
+        EventType.EXPERIMENT_BEST,
+        {"trial": trial.id, "number": trial.number, "value": trial.best_value, "epoch": trial.best_epoch},
+    )
+
+
+def finish_trial(
+    ledger: Ledger,
+    trial: StoredTrial,
+    state: TrialState,
+    *,
+    value: float | None = None,
+    reason: str | None = None,
+) -> StoredTrial:
+    """Ends a trial. `value` is its final value; without it the last measurement's stands."""
+    final = trial.value if value is None else value
+    best, best_epoch = trial.best_value, trial.best_epoch
+    if value is not None and ledger.experiment.goal.better(value, best):
+        best, best_epoch = value, trial.epochs or None
+    finished = replace(
+        trial, state=state, value=final, best_value=best, best_epoch=best_epoch, reason=reason, lease_until=None
+    )
+    ledger.move_trial(
+        trial,
+        state,
+        value=final,
+        best_value=best,
+        best_epoch=best_epoch,
+        reason=reason,
+        finished_at=_now(),
+        lease_until=None,
+    )
+    _note_best(ledger, finished)
+    return finished
+
+
+def free_trial(ledger: Ledger, trial: StoredTrial, reason: str) -> None:
+    """Puts a running trial back, with its checkpoint, for whoever comes next."""
+    ledger.move_trial(trial, TrialState.QUEUED, reason=reason, lease_until=None, worker=None)
+
+
+def budget_reason(ledger: Ledger) -> str | None:
+    """Why no more epochs may be trained; None while the budget lasts."""
+    experiment = ledger.experiment
+    best = ledger.current("best_value")
+    if (
+        experiment.target is not None
+        and isinstance(best, float)
+        and not experiment.goal.better(experiment.target, best)
+    ):
+        return f"the target {experiment.target:g} is reached"
+    if experiment.max_total_epochs is not None and ledger.count("epochs") >= experiment.max_total_epochs:
+        return f"the budget of {experiment.max_total_epochs} epochs is spent"
+    started = ledger.current("started_at")
+    limit = experiment.max_seconds
+    if limit is not None and isinstance(started, datetime) and (_now() - started).total_seconds() >= limit:
+        return f"the budget of {limit:g} seconds is spent"
+    return None
+
+
+def finish_experiment_if_due(ledger: Ledger) -> bool:
+    """Ends the experiment when its budget is spent or all its trials are done. Says whether it is finished."""
+    if ledger.state.finished:
+        return True
+    reason = budget_reason(ledger)
+    if reason is not None:
+        end_open_trials(ledger, TrialState.STOPPED, reason)
+        _complete(ledger, reason)
+    elif ledger.count("trials_finished") >= ledger.experiment.max_trials:
+        _complete(ledger, f"all {ledger.experiment.max_trials} trials are done")
+    return ledger.state.finished
+
+
+def end_open_trials(ledger: Ledger, state: TrialState, reason: str) -> None:
+    """Ends every trial that is not finished; one that never started is canceled."""
+    unfinished = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED)
+    for trial in trial_rows.in_states(ledger.tx, ledger.experiment.id, unfinished):
+        target = TrialState.CANCELED if trial.state is TrialState.QUEUED else state
+        ledger.move_trial(trial, target, reason=reason, finished_at=_now(), lease_until=None)
+
+
+def fail_experiment(ledger: Ledger, reason: str) -> None:
+    """Ends the experiment for an error that no other trial would escape."""
+    if ledger.state.finished:
+        return
+    end_open_trials(ledger, TrialState.CANCELED, reason)
+    ledger.move(ExperimentState.FAILED, reason, finished_at=_now())
+
+
+def start_if_queued(ledger: Ledger) -> None:
+    """The first trial of an experiment starts it."""
+    if ledger.state is ExperimentState.QUEUED:
+        ledger.move(ExperimentState.RUNNING, None, started_at=_now())
+
+
+def _complete(ledger: Ledger, reason: str) -> None:
+    if ledger.current("best_value") is None:
+        failures = trial_rows.in_states(
+            ledger.tx, ledger.experiment.id, (TrialState.FAILED, TrialState.INFEASIBLE), limit=1
+        )
+        if failures:
+            last = failures[-1]
+            ledger.move(
+                ExperimentState.FAILED,
+                f"no trial gave a value; trial {last.number}: {last.reason}",
+                finished_at=_now(),
+            )
+            return
+    ledger.move(ExperimentState.COMPLETED, reason, finished_at=_now())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

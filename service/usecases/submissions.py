@@ -1,0 +1,204 @@
+"""From a request to a complete experiment: defaults of the network filled in, every part checked against the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from pydantic import TypeAdapter
+
+from foretune.errors import FieldError, InvalidExperiment, NotFound
+from foretune.ids import new_id
+from foretune.json_types import JsonObject, JsonValue
+from foretune.metrics import Goal
+from foretune.parameters import Parameter
+from foretune.schedules import ScheduleShape
+from foretune.spaces import Space
+from foretune.states import ExperimentState
+from foretune.wire import datasets as wire_datasets
+from foretune.wire.experiments import ExperimentRequest, Mode
+from service.db import experiments as experiment_rows
+from service.db.session import Transaction
+from service.usecases import datasets, networks
+
+_GOALS_UP = ("accuracy", "auc", "f1", "r2", "precision", "recall", "score", "reward", "return")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What the mode decides."""
+
+    space: Space
+    fixed: JsonObject
+    metric_name: str
+    goal: Goal
+    dataset: wire_datasets.Dataset | None = None
+    network: str | None = None
+
+
+def build(tx: Transaction, project: str, request: ExperimentRequest) -> dict[str, object]:
+    """The row of the experiment.
+
+    Raises InvalidExperiment or InvalidSpace (what, where, what would be right); a dataset or network that does not
+    exist is a fault of the request, and the message lists what there is.
+    """
+    parts = _managed(tx, project, request) if request.mode is Mode.MANAGED else _external(request)
+    priors = request.priors if isinstance(request.priors, str) else _known_priors(tx, project, request.priors)
+    name = request.name or "-".join(filter(None, (parts.dataset and parts.dataset.name, parts.network))) or "experiment"
+    budget = request.budget
+    return {
+        "id": new_id("exp"),
+        "project_id": project,
+        "name": name,
+        "mode": request.mode.value,
+        "state": ExperimentState.QUEUED.value,
+        "dataset_id": parts.dataset.id if parts.dataset else None,
+        "dataset_name": parts.dataset.name if parts.dataset else None,
+        "network": parts.network,
+        "metric_name": parts.metric_name,
+        "goal": parts.goal.value,
+        "space": parts.space.to_json(),
+        "fixed": parts.fixed,
+        "max_trials": budget.max_trials,
+        "max_epochs": budget.max_epochs,
+        "max_total_epochs": budget.max_total_epochs,
+        "max_seconds": budget.max_seconds,
+        "target": budget.target,
+        "stopping": request.stopping.value,
+        "proposer": request.proposer.value,
+        "priors": priors,
+        "parallelism": request.parallelism,
+        "seed": request.seed,
+        "share_history": request.share_history,
+        "labels": request.labels,
+        "features": request.features,
+        "created_at": datetime.now(UTC),
+    }
+
+
+def _external(request: ExperimentRequest) -> _Parts:
+    for field in ("dataset", "network"):
+        if getattr(request, field) is not None:
+            _refuse(field, f"an external experiment has no {field}: describe the task with `features`")
+    if request.space is None:
+        _refuse("space", "an external experiment needs a space")
+    if request.metric is None:
+        _refuse("metric", 'an external experiment needs a metric, such as {"name": "val_loss", "goal": "minimize"}')
+    if "budget" not in request.model_fields_set:
+        _refuse("budget", 'an external experiment needs a budget, such as {"max_trials": 50}')
+    space = _space(request.space)
+    return _Parts(_settled(space, request.fixed), request.fixed, request.metric.name, request.metric.goal)
+
+
+def _managed(tx: Transaction, project: str, request: ExperimentRequest) -> _Parts:
+    for field in ("dataset", "network"):
+        if getattr(request, field) is None:
+            _refuse(field, f"a managed experiment needs a {field}")
+    if request.features:
+        _refuse("features", "a managed experiment takes its features from the dataset: leave them out")
+    dataset = _dataset(tx, project, str(request.dataset))
+    network = _network(tx, str(request.network))
+    if dataset.task not in network.tasks:
+        _refuse(
+            "network",
+            f"network {network.name!r} does {', '.join(network.tasks)}; dataset {dataset.name!r} is {dataset.task}",
+        )
+    views = [network.view] if isinstance(network.view, str) else network.view
+    if not set(views) & set(dataset.views):
+        _refuse(
+            "network",
+            f"network {network.name!r} reads {' or '.join(views)} data; dataset {dataset.name!r} can be read as "
+            f"{' or '.join(dataset.views)}",
+        )
+    default = Space(tuple(network.space))
+    space = _space(request.space) if request.space is not None else default
+    _check_network_parameters(network, space, request.fixed)
+    names = network.metrics[dataset.task.value]
+    name = request.metric.name if request.metric else names[0]
+    if name not in names:
+        _refuse("metric", f"network {network.name!r} reports {', '.join(names)} here, not {name!r}")
+    goal = request.metric.goal if request.metric else _usual_goal(name)
+    return _Parts(_settled(space, request.fixed), request.fixed, name, goal, dataset, network.name)
+
+
+def _usual_goal(metric: str) -> Goal:
+    return Goal.MAXIMIZE if any(word in metric for word in _GOALS_UP) else Goal.MINIMIZE
+
+
+def _dataset(tx: Transaction, project: str, name: str) -> wire_datasets.Dataset:
+    try:
+        return datasets.get(tx, project, name)
+    except NotFound as error:
+        _refuse("dataset", error.message)
+
+
+def _network(tx: Transaction, name: str) -> wire_datasets.Network:
+    known = {network.name: network for network in networks.all_networks(tx)}
+    if name not in known:
+        _refuse("network", f"there is no network {name!r}; there are {', '.join(sorted(known)) or 'none yet'}")
+    return known[name]
+
+
+def _check_network_parameters(network: wire_datasets.Network, space: Space, fixed: JsonObject) -> None:
+    """What a network does not know it would silently ignore: refuse it."""
+    known = {parameter.name: parameter for parameter in network.space}
+    allowed = set(known) | set(network.defaults)
+    faults = [
+        FieldError(("body", "space", position, "name"), _unknown_parameter(network, parameter.name, allowed))
+        for position, parameter in enumerate(space.parameters)
+        if parameter.name not in allowed
+    ]
+    for name, value in fixed.items():
+        if name not in allowed:
+            faults.append(FieldError(("body", "fixed", name), _unknown_parameter(network, name, allowed)))
+        elif name in known and _kind(value) != _kind(network.defaults.get(name, value)):
+            faults.append(
+                FieldError(("body", "fixed", name), f"{name} is like {network.defaults[name]!r}, not {value!r}")
+            )
+    if faults:
+        raise InvalidExperiment(faults[0].msg, errors=faults)
+
+
+def _unknown_parameter(network: wire_datasets.Network, name: str, allowed: set[str]) -> str:
+    return f"network {network.name!r} has no hyperparameter {name!r}; it has {', '.join(sorted(allowed))}"
+
+
+def _kind(value: JsonValue) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def _space(parameters: list[Parameter]) -> Space:
+    return Space(tuple(parameters))
+
+
+def _settled(space: Space, fixed: JsonObject) -> Space:
+    """The space without what is fixed; a fixed value decides the conditions that ask for it."""
+    faults = []
+    for name, value in fixed.items():
+        parameter = space.by_name.get(name)
+        if parameter is not None and parameter.type == "schedule":
+            ScheduleShape.from_json(value)
+        elif parameter is not None and parameter.type == "categorical" and (problem := parameter.problem_with(value)):
+            faults.append(FieldError(("body", "fixed", name), f"{name} {problem}"))
+    if faults:
+        raise InvalidExperiment(faults[0].msg, errors=faults)
+    if set(space.by_name) <= set(fixed):
+        _refuse("fixed", "every hyperparameter is fixed: leave at least one to search")
+    settled = space.without(fixed, fixed)
+    TypeAdapter(list[Parameter]).validate_python(settled.to_json())
+    return settled
+
+
+def _known_priors(tx: Transaction, project: str, ids: list[str]) -> list[str]:
+    for position, experiment_id in enumerate(ids):
+        if experiment_rows.find(tx, project, experiment_id) is None:
+            message = f"there is no experiment {experiment_id!r} in this project"
+            raise InvalidExperiment(message, errors=[FieldError(("body", "priors", position), message)])
+    return ids
+
+
+def _refuse(field: str, message: str) -> NoReturn:
+    raise InvalidExperiment(message, errors=[FieldError(("body", field), message)])

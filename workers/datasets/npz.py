@@ -13,6 +13,7 @@ counts as missing) and refused in images and in y. y is (N,), (N, 1), or one-hot
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def parse_npz(path: Path, *, name: str, task: Task | None, modality: Modality | 
             X = _read_array(archive, members["X"], "X", limits)
             y = _read_array(archive, members["y"], "y", limits)
             labels = {label: _read_labels(archive, members[label], label) for label in _LABELS if label in members}
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError) as error:
         raise InvalidDataset(f"the file cannot be read as NPZ: {error}") from error
     ignored = sorted(set(members) - {"X", "y", *_LABELS})
     notes = (f"arrays {', '.join(map(repr, ignored))} were ignored",) if ignored else ()

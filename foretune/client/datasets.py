@@ -1,0 +1,109 @@
+"""Datasets and networks: what can be trained on, and what can be trained."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+from foretune.client.paging import iterate
+from foretune.client.transport import Payload, Transport, segment
+from foretune.errors import InvalidRequest, NotFound
+from foretune.wire.base import Page
+from foretune.wire.datasets import Dataset, Network, Task
+
+_UPLOAD_TIMEOUT_S = 600.0
+
+
+class Datasets:
+    """`client.datasets`: the datasets of this project and those built in."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, limit: int | None = None) -> Iterator[Dataset]:
+        """All datasets, page by page.
+
+        >>> [dataset.name for dataset in client.datasets.list()]  # doctest: +SKIP
+        ['digits', 'breast_cancer', 'wine', 'iris', 'diabetes']
+        """
+        return iterate(self._transport, "/v1/datasets", Page[Dataset], limit=limit)
+
+    def get(self, id_or_name: str) -> Dataset:
+        """One dataset. Raises NotFound."""
+        return self._transport.call("GET", f"/v1/datasets/{segment(id_or_name)}").as_model(Dataset)
+
+    def upload(
+        self,
+        source: str | PathLike[str] | tuple[str, bytes],
+        *,
+        name: str | None = None,
+        target: str | None = None,
+        task: Task | str | None = None,
+    ) -> Dataset:
+        """Uploads a CSV, Parquet, NPZ or text file, or its content as `(file name, bytes)`.
+
+        `name` is the file's name without its ending unless given; `target` is the column to predict; `task` is
+        guessed unless given. The same file twice is one dataset. Raises InvalidDataset with what is wrong, TooLarge.
+
+        >>> client.datasets.upload("churn.csv", target="left", task="classification")  # doctest: +SKIP
+        """
+        if isinstance(source, tuple):
+            file_name, content = source
+            return self._send(file_name, io.BytesIO(content), name, target, task)
+        path = Path(source)
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from None
+        with file:
+            return self._send(path.name, file, name, target, task)
+
+    def delete(self, id_or_name: str) -> None:
+        """Deletes a dataset. Raises Conflict while an unfinished experiment uses it."""
+        self._transport.call("DELETE", f"/v1/datasets/{segment(id_or_name)}")
+
+    def _send(
+        self,
+        file_name: str,
+        file: io.BufferedReader | io.BytesIO,
+        name: str | None,
+        target: str | None,
+        task: Task | str | None,
+    ) -> Dataset:
+        fields = {"name": name or Path(file_name).stem}
+        if target is not None:
+            fields["target"] = target
+        if task is not None:
+            fields["task"] = str(task)
+        # One boundary for all retries: the idempotency key stands for exactly these bytes.
+        content_type = f"multipart/form-data; boundary={secrets.token_hex(16)}"
+        reply = self._transport.send(
+            "POST",
+            "/v1/datasets",
+            Payload(fields=fields, file=(file_name, file)),
+            headers={"content-type": content_type},
+            creates=True,
+            timeout_s=_UPLOAD_TIMEOUT_S,
+        )
+        return reply.as_model(Dataset)
+
+
+class Networks:
+    """`client.networks`: the base networks that the service's workers can train."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> Iterator[Network]:
+        """Every network with its tasks and default search space."""
+        return iterate(self._transport, "/v1/networks", Page[Network])
+
+    def get(self, name: str) -> Network:
+        """One network. Raises NotFound, naming those that there are."""
+        networks = {network.name: network for network in self.list()}
+        if name not in networks:
+            raise NotFound(f"there is no network {name!r}; there are {', '.join(sorted(networks))}")
+        return networks[name]

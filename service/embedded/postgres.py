@@ -112,10 +112,9 @@ def prepare_cluster(cluster: Cluster, layout: Layout) -> None:
 
 
 def server_spec(cluster: Cluster) -> ChildSpec:
-    """The postmaster as a child to supervise. Call it with the folder's lock held: it removes a lying pid
+    """The postmaster as a child to supervise. Start it with the folder's lock held: it removes a lying pid
     file.
     """
-    _remove_lying_pid_file(cluster.data)
     settings = {**_SETTINGS, "unix_socket_directories": str(cluster.sockets)}
     arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return ChildSpec(
@@ -127,6 +126,7 @@ def server_spec(cluster: Cluster) -> ChildSpec:
         stop_signal=signal.SIGINT,  # "fast": open transactions are rolled back, nobody is waited for
         stop_timeout_s=30.0,
         stage=0,
+        before_start=lambda: _remove_lying_pid_file(cluster.data),
         ready=lambda pid: _is_ready(cluster.data, pid),
     )
 

@@ -41,10 +41,10 @@ class RunAs:
 class ChildSpec:
     """One process to keep running.
 
-    `argv[0]` is an absolute path. `environment` is all that the child gets; None means ours. `folder` is where
-    it works; None means where we work. `stage` orders
-    the stop: higher stages stop first. `ready` says, given the pid, whether the child serves; None means as
-    soon as it runs. `leftover_session`: processes of the child's session that outlive it are ended too.
+    `argv[0]` is an absolute path. `environment` is all that the child gets; None means ours. `folder` is where it
+    works; None means where we work. `stage` orders the stop: higher stages stop first. `before_start` runs in the
+    supervisor before every start, also a restart, and may raise OSError. `ready` says, given the pid, whether the child
+    serves; None means as soon as it runs.
     """
 
     name: str
@@ -56,6 +56,7 @@ class ChildSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 15.0
     stage: int = 0
+    before_start: Callable[[], None] | None = None
     ready: Callable[[int], bool] | None = None
     restart: bool = True
 

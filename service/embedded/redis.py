@@ -57,10 +57,9 @@ def redis_url(layout: Layout) -> str:
 
 
 def server_spec(layout: Layout) -> ChildSpec:
-    """The server as a child to supervise. Call it with the folder locked: it puts a damaged file aside."""
+    """The server as a child to supervise. Start it with the folder locked: it puts a damaged file aside."""
     endpoint = layout.sockets() / _SOCKET_NAME
     log = layout.log("redis")
-    _put_damaged_aside(layout, log)
     arguments: dict[str, str] = {
         "--port": "0",
         "--unixsocket": str(endpoint),
@@ -82,6 +81,7 @@ def server_spec(layout: Layout) -> ChildSpec:
         log=log,
         stop_timeout_s=10.0,
         stage=1,
+        before_start=lambda: _put_damaged_aside(layout, log),
         ready=lambda _pid: _answers(endpoint),
     )
 

@@ -222,6 +222,8 @@ class Supervisor:
             child.log_start_byte = spec.log.stat().st_size
         child.started = time.monotonic()
         try:
+            if spec.before_start is not None:
+                spec.before_start()
             process = spawn(spec, self.run_folder)
         except OSError as error:
             self._mark_dead(child, f"{spec.name} could not be started: {error}")

@@ -29,8 +29,7 @@ from service.embedded.supervisor import ChildEvent, ChildEventKind, ChildState, 
 
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    "print('deaf', flush=True); time.sleep(600)"
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 )
 PARENT_OF_ONE = (
     "import subprocess, sys, time; child = subprocess.Popen(['/bin/sleep', '600']); "
@@ -265,7 +264,8 @@ class TestLeftovers:
     @linux_only
     def test_orphans_of_a_dead_leader_are_killed_only_when_they_carry_the_mark(self, folder: Path) -> None:
         orphan_maker = (
-            "import subprocess; one = subprocess.Popen(['/bin/sleep', '600'], stdout=subprocess.DEVNULL); print(one.pid)"
+            "import subprocess\n"  # its output would keep our end of the pipe open
+            "print(subprocess.Popen(['/bin/sleep', '600'], stdout=subprocess.DEVNULL).pid)"
         )
         orphans = []
         for mark in (str(folder.resolve()), "/another/stack"):

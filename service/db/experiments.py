@@ -58,8 +58,11 @@ class StoredExperiment:
     rung_at: datetime | None
 
 
+_FIELDS = tuple(StoredExperiment.__dataclass_fields__)
+
+
 def from_row(row: Row[tuple[object, ...]]) -> StoredExperiment:
-    values = dict(row._mapping)
+    values = {name: row._mapping[name] for name in _FIELDS}
     values["state"] = ExperimentState(values["state"])
     values["goal"] = Goal(values["goal"])
     return StoredExperiment(**values)

@@ -7,9 +7,10 @@ move together with the trials, and a budget cannot be overdrawn. Lock order: the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import TracebackType
 
-from sqlalchemy import Select, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 
 from foretune.errors import NotFound
 from foretune.events import EventType
@@ -23,13 +24,17 @@ from service.db.session import Transaction
 from service.db.tables import events, experiments, trials
 from service.db.trials import StoredTrial
 
+_SELECT = select(experiments, func.clock_timestamp().label("now"))
+
 
 class Ledger:
     """Use as a context manager; what was noted is written when the block ends well."""
 
-    def __init__(self, tx: Transaction, experiment: StoredExperiment, bus: Bus | None) -> None:
+    def __init__(self, tx: Transaction, experiment: StoredExperiment, bus: Bus | None, now: datetime) -> None:
         self.tx = tx
         self.experiment = experiment
+        self.now = now
+        """The database's clock: the only one that leases and budgets are judged by."""
         self._bus = bus
         self._sequence = experiment.event_seq
         self._events: list[dict[str, object]] = []
@@ -40,14 +45,14 @@ class Ledger:
     @classmethod
     def of_experiment(cls, tx: Transaction, experiment_id: str, *, project: str | None, bus: Bus | None) -> Ledger:
         """Locks the experiment. `project` None: a worker asks. Raises NotFound."""
-        query = select(experiments).where(experiments.c.id == experiment_id)
+        query = _SELECT.where(experiments.c.id == experiment_id)
         return cls._locked(tx, query, project, bus, f"there is no experiment {experiment_id!r}")
 
     @classmethod
     def of_trial(cls, tx: Transaction, trial_id: str, *, project: str | None, bus: Bus | None) -> Ledger:
         """Locks the experiment that the trial belongs to. Raises NotFound."""
         parent = select(trials.c.experiment_id).where(trials.c.id == trial_id).scalar_subquery()
-        query = select(experiments).where(experiments.c.id == parent)
+        query = _SELECT.where(experiments.c.id == parent)
         return cls._locked(tx, query, project, bus, f"there is no trial {trial_id!r}")
 
     @classmethod
@@ -59,7 +64,8 @@ class Ledger:
         row = tx.connection.execute(query.with_for_update()).one_or_none()
         if row is None:
             raise NotFound(missing)
-        return cls(tx, experiment_rows.from_row(row), bus)
+        *_, now = row
+        return cls(tx, experiment_rows.from_row(row), bus, now)
 
     def __enter__(self) -> Ledger:
         return self

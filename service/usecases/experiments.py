@@ -27,7 +27,7 @@ from service.usecases.paging import read_moment, write_cursor
 def submit(tx: Transaction, bus: Bus, project: str, request: ExperimentRequest) -> wire.Experiment:
     """Writes the experiment and rings the workers. Raises InvalidExperiment, InvalidSpace."""
     stored = experiment_rows.insert_one(tx, submissions.build(tx, project, request))
-    with Ledger(tx, stored, bus) as ledger:
+    with Ledger(tx, stored, bus, stored.created_at) as ledger:
         ledger.event(EventType.EXPERIMENT_STATE, {"state": stored.state.value, "reason": None})
         if stored.mode == Mode.MANAGED:
             ring(ledger)
@@ -69,7 +69,7 @@ def resume(tx: Transaction, bus: Bus, project: str, experiment_id: str) -> wire.
     """Goes on where it paused. Resuming what runs changes nothing."""
     with Ledger.of_experiment(tx, experiment_id, project=project, bus=bus) as ledger:
         if ledger.state not in (ExperimentState.RUNNING, ExperimentState.QUEUED):
-            started = ledger.experiment.started_at or datetime.now(UTC)
+            started = ledger.experiment.started_at or ledger.now
             ledger.move(ExperimentState.RUNNING, None, started_at=started)
         if ledger.experiment.mode == Mode.MANAGED:
             ring(ledger)
@@ -82,7 +82,7 @@ def cancel(tx: Transaction, bus: Bus, project: str, experiment_id: str) -> wire.
         if ledger.state is not ExperimentState.CANCELED:
             if not ledger.state.finished:
                 outcomes.end_open_trials(ledger, TrialState.CANCELED, "the experiment was canceled")
-            ledger.move(ExperimentState.CANCELED, "canceled by request", finished_at=datetime.now(UTC))
+            ledger.move(ExperimentState.CANCELED, "canceled by request", finished_at=ledger.now)
     return get(tx, project, experiment_id)
 
 
@@ -100,7 +100,7 @@ def delete(tx: Transaction, project: str, experiment_id: str) -> list[str]:
 
 
 def patch(tx: Transaction, bus: Bus, project: str, experiment_id: str, patch: ExperimentPatch) -> wire.Experiment:
-    """Raises a budget or widens the space. Raises InvalidExperiment for anything that narrows, Conflict when finished."""
+    """Raises a budget or widens the space. Raises InvalidExperiment for what narrows, Conflict when finished."""
     with Ledger.of_experiment(tx, experiment_id, project=project, bus=bus) as ledger:
         stored = ledger.experiment
         changes: dict[str, object] = {
@@ -128,7 +128,7 @@ def patch(tx: Transaction, bus: Bus, project: str, experiment_id: str, patch: Ex
 def ring(ledger: Ledger, workers: int = 2) -> None:
     """Wakes up to `workers` workers for this experiment, after the commit."""
     experiment_id = ledger.experiment.id
-    ledger.change(rung_at=datetime.now(UTC))
+    ledger.change(rung_at=ledger.now)
 
     def doorbell() -> None:
         for _ in range(workers):

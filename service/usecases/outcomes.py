@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from foretune.events import EventType
 from foretune.json_types import JsonObject
+from foretune.metrics import Goal
 from foretune.states import ExperimentState, TrialState
 from service.db import trials as trial_rows
 from service.db.ledger import Ledger
@@ -92,6 +93,12 @@ def _note_best(ledger: Ledger, trial: StoredTrial) -> None:
     )
 
 
+def falls_behind(thresholds: Mapping[int, float], trial: StoredTrial, goal: Goal) -> bool:
+    """Whether the trial's best value so far is worse than what its present epoch asks for."""
+    threshold = thresholds.get(trial.epochs)
+    return threshold is not None and (trial.best_value is None or goal.better(threshold, trial.best_value))
+
+
 def finish_trial(
     ledger: Ledger,
     trial: StoredTrial,
@@ -115,7 +122,7 @@ def finish_trial(
         best_value=best,
         best_epoch=best_epoch,
         reason=reason,
-        finished_at=_now(),
+        finished_at=ledger.now,
         lease_until=None,
     )
     _note_best(ledger, finished)
@@ -141,7 +148,7 @@ def budget_reason(ledger: Ledger) -> str | None:
         return f"the budget of {experiment.max_total_epochs} epochs is spent"
     started = ledger.current("started_at")
     limit = experiment.max_seconds
-    if limit is not None and isinstance(started, datetime) and (_now() - started).total_seconds() >= limit:
+    if limit is not None and isinstance(started, datetime) and (ledger.now - started).total_seconds() >= limit:
         return f"the budget of {limit:g} seconds is spent"
     return None
 
@@ -164,7 +171,7 @@ def end_open_trials(ledger: Ledger, state: TrialState, reason: str) -> None:
     unfinished = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED)
     for trial in trial_rows.in_states(ledger.tx, ledger.experiment.id, unfinished):
         target = TrialState.CANCELED if trial.state is TrialState.QUEUED else state
-        ledger.move_trial(trial, target, reason=reason, finished_at=_now(), lease_until=None)
+        ledger.move_trial(trial, target, reason=reason, finished_at=ledger.now, lease_until=None)
 
 
 def fail_experiment(ledger: Ledger, reason: str) -> None:
@@ -172,13 +179,13 @@ def fail_experiment(ledger: Ledger, reason: str) -> None:
     if ledger.state.finished:
         return
     end_open_trials(ledger, TrialState.CANCELED, reason)
-    ledger.move(ExperimentState.FAILED, reason, finished_at=_now())
+    ledger.move(ExperimentState.FAILED, reason, finished_at=ledger.now)
 
 
 def start_if_queued(ledger: Ledger) -> None:
     """The first trial of an experiment starts it."""
     if ledger.state is ExperimentState.QUEUED:
-        ledger.move(ExperimentState.RUNNING, None, started_at=_now())
+        ledger.move(ExperimentState.RUNNING, None, started_at=ledger.now)
 
 
 def _complete(ledger: Ledger, reason: str) -> None:
@@ -191,11 +198,7 @@ def _complete(ledger: Ledger, reason: str) -> None:
             ledger.move(
                 ExperimentState.FAILED,
                 f"no trial gave a value; trial {last.number}: {last.reason}",
-                finished_at=_now(),
+                finished_at=ledger.now,
             )
             return
-    ledger.move(ExperimentState.COMPLETED, reason, finished_at=_now())
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+    ledger.move(ExperimentState.COMPLETED, reason, finished_at=ledger.now)

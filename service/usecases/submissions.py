@@ -45,7 +45,7 @@ def build(tx: Transaction, project: str, request: ExperimentRequest) -> dict[str
     """
     parts = _managed(tx, project, request) if request.mode is Mode.MANAGED else _external(request)
     priors = request.priors if isinstance(request.priors, str) else _known_priors(tx, project, request.priors)
-    name = request.name or "-".join(filter(None, (parts.dataset and parts.dataset.name, parts.network))) or "experiment"
+    name = request.name or (f"{parts.dataset.name}-{parts.network}" if parts.dataset else "experiment")
     budget = request.budget
     return {
         "id": new_id("exp"),

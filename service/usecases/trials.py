@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from foretune.errors import NotFound
+from foretune.events import EventType
 from foretune.ids import new_id
 from foretune.json_types import JsonObject
 from foretune.schedules import LearningRateSchedule, ScheduleShape
@@ -18,6 +18,7 @@ from foretune.wire.experiments import LrSchedule
 from service.db import experiments as experiment_rows
 from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
+from service.db.ledger import Ledger
 from service.db.session import Transaction
 from service.db.trials import StoredTrial
 from service.usecases.paging import read_number, write_cursor
@@ -105,17 +106,17 @@ class Proposed:
 
 
 def new_row(
-    experiment: StoredExperiment,
+    ledger: Ledger,
     number: int,
     proposed: Proposed,
     *,
     lease: str | None,
-    lease_s: float,
+    lease_until: datetime,
     worker: str | None,
-) -> Mapping[str, object]:
+) -> dict[str, object]:
     """The row of a trial that runs from the start, under a lease."""
+    experiment = ledger.experiment
     hyperparameters, schedule = settle(experiment, proposed.configuration)
-    now = datetime.now(UTC)
     predicted = None if proposed.predicted is None else {"metric": experiment.metric_name, **proposed.predicted}
     return {
         "id": new_id("tri"),
@@ -131,11 +132,20 @@ def new_row(
         "proposal": proposed.replay,
         "attempts": 1,
         "lease": lease,
-        "lease_until": now + timedelta(seconds=lease_s),
+        "lease_until": lease_until,
         "worker": worker,
-        "created_at": now,
-        "started_at": now,
+        "created_at": ledger.now,
+        "started_at": ledger.now,
     }
+
+
+def announce(ledger: Ledger, row: dict[str, object]) -> None:
+    """Writes the row of a new trial, with its event."""
+    data: JsonObject = {"trial": str(row["id"])}
+    for field in ("number", "hyperparameters", "lr_schedule", "origin", "predicted"):
+        data[field] = row[field]  # type: ignore[assignment]
+    ledger.event(EventType.TRIAL_CREATED, data)
+    ledger.add_trial(row)
 
 
 def settle(

@@ -1,0 +1,122 @@
+"""What the client of an external experiment tells: measurements, signs of life, endings."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime, timedelta
+
+from foretune.errors import Conflict, FieldError, InvalidRequest, LeaseLost
+from foretune.states import TrialState
+from foretune.wire import trials as wire
+from foretune.wire.experiments import Mode, Stopping
+from foretune.wire.trials import CompleteRequest, Decision, HeartbeatRequest, MeasurementsRequest
+from service.bus import Bus
+from service.db import stopping as stopping_rows
+from service.db import trials as trial_rows
+from service.db.ledger import Ledger
+from service.db.session import Transaction
+from service.db.trials import StoredTrial
+from service.settings import settings
+from service.usecases import outcomes
+from service.usecases.outcomes import Measured
+from service.usecases.trials import to_wire
+
+_ENDINGS = {
+    "completed": TrialState.COMPLETED,
+    "infeasible": TrialState.INFEASIBLE,
+    "failed": TrialState.FAILED,
+}
+
+
+def record(
+    tx: Transaction, bus: Bus, project: str, trial_id: str, request: MeasurementsRequest
+) -> wire.MeasurementsAnswer:
+    """Writes a batch of measurements, each epoch once, extends the lease and decides whether to go on.
+
+    Raises NotFound, LeaseLost, Conflict `trial_finished`, InvalidRequest for an epoch beyond the budget.
+    """
+    with Ledger.of_trial(tx, trial_id, project=project, bus=bus) as ledger:
+        trial = _leased(ledger, trial_id, request.lease)
+        _running(trial)
+        reports = [Measured(one.epoch, one.value, one.seconds, one.metrics) for one in request.measurements]
+        _within_budget(trial, reports)
+        known = trial_rows.epochs_measured(tx, [trial.id])[trial.id]
+        trial = outcomes.measure(ledger, trial, reports, known)
+        if outcomes.finish_experiment_if_due(ledger):
+            return _answer(Decision.STOP, request.lease, ledger.now)
+        expires_at = _expiry(ledger)
+        ledger.update_trial(trial, lease_until=expires_at)
+        decision = _decide(ledger, trial, reports)
+    return _answer(decision, request.lease, expires_at)
+
+
+def heartbeat(tx: Transaction, project: str, trial_id: str, request: HeartbeatRequest) -> wire.HeartbeatAnswer:
+    """Extends the lease. Raises NotFound, LeaseLost, Conflict `trial_finished`."""
+    with Ledger.of_trial(tx, trial_id, project=project, bus=None) as ledger:
+        trial = _leased(ledger, trial_id, request.lease)
+        _running(trial)
+        expires_at = _expiry(ledger)
+        trial_rows.update_one(tx, trial.id, attempts=trial.attempts, values={"lease_until": expires_at})
+    return wire.HeartbeatAnswer(lease=wire.Lease(token=request.lease, expires_at=expires_at))
+
+
+def complete(tx: Transaction, bus: Bus, project: str, trial_id: str, request: CompleteRequest) -> wire.Trial:
+    """Ends a trial. The same ending again, by the same lease, gets the same answer.
+
+    Raises NotFound, LeaseLost, Conflict `trial_finished`, InvalidRequest when there is no value to complete with.
+    """
+    with Ledger.of_trial(tx, trial_id, project=project, bus=bus) as ledger:
+        trial = _leased(ledger, trial_id, request.lease)
+        state = _ENDINGS[request.outcome]
+        if trial.state is state and request.value in (None, trial.value):
+            return to_wire(trial)
+        _running(trial)
+        if state is TrialState.COMPLETED and request.value is None and trial.value is None:
+            message = "is missing: no measurement with a value was reported; send one, or an outcome with a reason"
+            raise InvalidRequest(f"value {message}", errors=[FieldError(("body", "value"), message)])
+        finished = outcomes.finish_trial(ledger, trial, state, value=request.value, reason=request.reason)
+        outcomes.finish_experiment_if_due(ledger)
+    return to_wire(trial_rows.get(tx, finished.id) or finished)
+
+
+def _leased(ledger: Ledger, trial_id: str, token: str) -> StoredTrial:
+    trial = ledger.trial(trial_id)
+    if ledger.experiment.mode != Mode.EXTERNAL:
+        raise Conflict("a managed trial is reported by its worker, not by a client", code="managed_trial")
+    if trial.lease is None or not hmac.compare_digest(trial.lease.encode(), token.encode()):
+        raise LeaseLost()
+    return trial
+
+
+def _running(trial: StoredTrial) -> None:
+    if trial.state.finished:
+        because = f": {trial.reason}" if trial.reason else ""
+        raise Conflict(f"the trial is {trial.state}{because}; nothing was written", code="trial_finished")
+    if trial.state is not TrialState.RUNNING:
+        raise LeaseLost("the lease ran out and the trial was freed; nothing was written")
+
+
+def _within_budget(trial: StoredTrial, reports: list[Measured]) -> None:
+    for position, report in enumerate(reports):
+        if report.epoch > trial.max_epochs:
+            message = f"epoch {report.epoch} lies beyond the budget of {trial.max_epochs} epochs a trial"
+            raise InvalidRequest(message, errors=[FieldError(("body", "measurements", position, "epoch"), message)])
+
+
+def _decide(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> Decision:
+    last = max(reports, key=lambda report: report.epoch)
+    if last.value is None or trial.epochs >= trial.max_epochs:
+        return Decision.STOP
+    if ledger.experiment.stopping == Stopping.NONE:
+        return Decision.CONTINUE
+    thresholds = stopping_rows.thresholds(ledger.tx, ledger.experiment.id)
+    behind = outcomes.falls_behind(thresholds, trial, ledger.experiment.goal)
+    return Decision.STOP if behind else Decision.CONTINUE
+
+
+def _expiry(ledger: Ledger) -> datetime:
+    return ledger.now + timedelta(seconds=settings().foretune_lease_s)
+
+
+def _answer(decision: Decision, token: str, expires_at: datetime) -> wire.MeasurementsAnswer:
+    return wire.MeasurementsAnswer(decision=decision, lease=wire.Lease(token=token, expires_at=expires_at))

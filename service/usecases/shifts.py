@@ -1,0 +1,210 @@
+"""A worker's shift on a managed experiment: claim trials, report epochs, hand back.
+
+A worker holds a trial as long as its lease lasts and its fencing token (`attempts`) is the newest; what a late writer
+sends is refused trial by trial, and the rest of its report is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from foretune.json_types import JsonObject
+from foretune.states import ExperimentState, TrialState
+from service.bus import Bus
+from service.db import trials as trial_rows
+from service.db.experiments import StoredExperiment
+from service.db.ledger import Ledger
+from service.db.session import Transaction
+from service.db.trials import StoredTrial
+from service.settings import settings
+from service.usecases import experiments, outcomes
+from service.usecases.outcomes import Measured
+from service.usecases.trials import Proposed, announce, new_row
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a worker got: trials that it now holds, and how many new ones it may propose."""
+
+    experiment: StoredExperiment
+    trials: list[StoredTrial]
+    open_slots: int
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """What happened to one trial since the last report."""
+
+    trial_id: str
+    attempts: int
+    measured: Sequence[Measured] = ()
+    checkpoint: JsonObject | None = None
+    """`{"epoch", "artifact"}` when a newer one was kept."""
+    finished: bool = False
+    """It has trained its last epoch."""
+    infeasible: str | None = None
+    failed: str | None = None
+
+
+class Verdict(StrEnum):
+    """What the worker does with a trial next."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    """Ended: release its slot."""
+    LOST = "lost"
+    """Somebody else's by now: forget it."""
+
+
+@dataclass(frozen=True)
+class ReportAnswer:
+    state: ExperimentState
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+
+
+def claim(tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int) -> Claim | None:
+    """Takes up to `slots` trials that wait, within the experiment's parallelism. None when there is nothing to do.
+
+    Raises NotFound when the experiment was deleted.
+    """
+    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+        if ledger.state not in (ExperimentState.QUEUED, ExperimentState.RUNNING):
+            return None
+        if outcomes.finish_experiment_if_due(ledger):
+            return None
+        running = trial_rows.count_in_state(tx, experiment_id, TrialState.RUNNING)
+        free = min(slots, ledger.experiment.parallelism - running)
+        if free <= 0:
+            return None
+        taken = [
+            _take(ledger, trial, worker)
+            for trial in trial_rows.in_states(tx, experiment_id, (TrialState.QUEUED,), limit=free)
+        ]
+        left = ledger.experiment.max_trials - ledger.experiment.trials_created
+        if taken:
+            outcomes.start_if_queued(ledger)
+        return Claim(ledger.experiment, taken, min(free - len(taken), left))
+
+
+def start(
+    tx: Transaction, bus: Bus, experiment_id: str, worker: str, proposals: Sequence[Proposed]
+) -> list[StoredTrial]:
+    """Creates trials that this worker holds, as many as budget and parallelism still allow."""
+    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+        if ledger.state not in (ExperimentState.QUEUED, ExperimentState.RUNNING):
+            return []
+        running = trial_rows.count_in_state(tx, experiment_id, TrialState.RUNNING)
+        room = min(
+            ledger.experiment.parallelism - running,
+            ledger.experiment.max_trials - ledger.experiment.trials_created,
+        )
+        chosen = proposals[: max(room, 0)]
+        if not chosen:
+            return []
+        outcomes.start_if_queued(ledger)
+        number = ledger.count("trials_created")
+        ids = []
+        for proposed in chosen:
+            number += 1
+            row = new_row(ledger, number, proposed, lease=None, lease_until=_expiry(ledger), worker=worker)
+            announce(ledger, row)
+            ids.append(str(row["id"]))
+        ledger.change(trials_created=number)
+    found = trial_rows.get_many(tx, ids)
+    return [found[trial_id] for trial_id in ids]
+
+
+def report(
+    tx: Transaction,
+    bus: Bus,
+    experiment_id: str,
+    reports: Sequence[TrialReport],
+    thresholds: Mapping[int, float],
+) -> ReportAnswer:
+    """Writes what happened, in one transaction with the event log, and says what to do with each trial.
+
+    `thresholds`: the stopping policy's, from `metalearner`. Raises NotFound when the experiment was deleted.
+    """
+    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+        held = trial_rows.get_many(tx, [one.trial_id for one in reports])
+        known = trial_rows.epochs_measured(tx, list(held))
+        verdicts = {}
+        for one in reports:
+            trial = held.get(one.trial_id)
+            if trial is None or trial.attempts != one.attempts or trial.state is not TrialState.RUNNING:
+                stopped = trial is not None and trial.attempts == one.attempts and trial.state.finished
+                verdicts[one.trial_id] = Verdict.STOP if stopped else Verdict.LOST
+                continue
+            verdicts[one.trial_id] = _report_one(ledger, trial, one, known[trial.id], thresholds)
+        if outcomes.finish_experiment_if_due(ledger):
+            verdicts = {
+                trial_id: Verdict.LOST if verdict is Verdict.LOST else Verdict.STOP
+                for trial_id, verdict in verdicts.items()
+            }
+        return ReportAnswer(ledger.state, verdicts)
+
+
+def hand_back(tx: Transaction, bus: Bus, experiment_id: str, trials: Mapping[str, int], *, again: bool) -> None:
+    """Frees the trials (`{trial_id: attempts}`) that this worker still holds; `again` rings for another shift."""
+    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+        held = trial_rows.get_many(tx, list(trials))
+        for trial_id, attempts in sorted(trials.items()):
+            trial = held.get(trial_id)
+            if trial is not None and trial.attempts == attempts and trial.state is TrialState.RUNNING:
+                outcomes.free_trial(ledger, trial, "handed back by its worker")
+        if again and ledger.state in (ExperimentState.QUEUED, ExperimentState.RUNNING):
+            experiments.ring(ledger, workers=1)
+
+
+def fail(tx: Transaction, bus: Bus, experiment_id: str, reason: str) -> None:
+    """Ends the experiment for an error that no other trial would escape."""
+    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+        outcomes.fail_experiment(ledger, reason)
+
+
+def extend(tx: Transaction, leases: Mapping[str, int]) -> set[str]:
+    """A sign of life for trials (`{trial_id: attempts}`); the ids that this worker still holds."""
+    return trial_rows.extend_leases(tx, leases, settings().foretune_worker_lease_s)
+
+
+def _take(ledger: Ledger, trial: StoredTrial, worker: str) -> StoredTrial:
+    ledger.move_trial(
+        trial,
+        TrialState.RUNNING,
+        attempts=trial.attempts + 1,
+        lease_until=_expiry(ledger),
+        worker=worker,
+        reason=None,
+    )
+    taken = trial_rows.get(ledger.tx, trial.id)
+    assert taken is not None
+    return taken
+
+
+def _report_one(
+    ledger: Ledger, trial: StoredTrial, one: TrialReport, known: set[int], thresholds: Mapping[int, float]
+) -> Verdict:
+    trial = outcomes.measure(ledger, trial, one.measured, known)
+    columns: dict[str, object] = {"lease_until": _expiry(ledger)}
+    if one.checkpoint is not None:
+        columns["checkpoint"] = one.checkpoint
+    ledger.update_trial(trial, **columns)
+    if one.failed is not None:
+        outcomes.finish_trial(ledger, trial, TrialState.FAILED, reason=one.failed)
+    elif one.infeasible is not None:
+        outcomes.finish_trial(ledger, trial, TrialState.INFEASIBLE, reason=one.infeasible)
+    elif one.finished:
+        outcomes.finish_trial(ledger, trial, TrialState.COMPLETED)
+    elif outcomes.falls_behind(thresholds, trial, ledger.experiment.goal):
+        reason = f"stopped early: behind the other trials at epoch {trial.epochs}"
+        outcomes.finish_trial(ledger, trial, TrialState.STOPPED, reason=reason)
+    else:
+        return Verdict.CONTINUE
+    return Verdict.STOP
+
+
+def _expiry(ledger: Ledger) -> datetime:
+    return ledger.now + timedelta(seconds=settings().foretune_worker_lease_s)

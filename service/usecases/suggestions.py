@@ -1,0 +1,179 @@
+"""Asking: the next trials of an external experiment.
+
+A freed trial is handed out again first. For the rest a desk worker proposes, having seen every result told so far;
+when none answers in time the fallback is a quasi-random point, and `origin` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from foretune.errors import BudgetExhausted, Conflict
+from foretune.json_types import JsonObject
+from foretune.quasirandom import r_sequence
+from foretune.spaces import Space
+from foretune.states import ExperimentState, TrialState
+from foretune.wire import trials as wire
+from foretune.wire.experiments import LrSchedule, Mode
+from service.bus import Bus
+from service.db import trials as trial_rows
+from service.db.experiments import StoredExperiment
+from service.db.ledger import Ledger
+from service.db.session import Database, Transaction
+from service.settings import settings
+from service.usecases import experiments, outcomes
+from service.usecases.trials import Proposed, announce, new_row
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What an ask may get: freed trials, and how many new ones."""
+
+    experiment: StoredExperiment
+    freed: int
+    fresh: int
+
+
+async def suggest(
+    database: Database, bus: Bus, project: str, experiment_id: str, request: wire.SuggestionRequest
+) -> wire.Suggestions:
+    """Leases up to `request.count` trials.
+
+    Raises NotFound, BudgetExhausted when `max_trials` are out, Conflict when the experiment is paused, finished or
+    managed.
+    """
+    plan = await asyncio.to_thread(_plan, database, project, experiment_id, request.count)
+    proposals: list[Proposed] = []
+    if plan.fresh:
+        proposals = await _proposals(bus, plan, request.wait_seconds)
+    return await asyncio.to_thread(_accept, database, bus, project, experiment_id, request.count, proposals)
+
+
+def _plan(database: Database, project: str, experiment_id: str, count: int) -> _Plan:
+    with database.transaction() as tx:
+        stored = experiments.find(tx, project, experiment_id)
+        _check_open(stored)
+        freed = trial_rows.count_in_state(tx, experiment_id, TrialState.QUEUED)
+        fresh = min(max(count - freed, 0), stored.max_trials - stored.trials_created)
+        if freed + fresh == 0:
+            raise _exhausted(stored)
+        return _Plan(stored, freed, fresh)
+
+
+async def _proposals(bus: Bus, plan: _Plan, wait_s: float) -> list[Proposed]:
+    """Exactly `plan.fresh` proposals: the desk's, or else quasi-random ones."""
+    answer = None
+    if wait_s > 0:
+        payload: JsonObject = {"experiment": plan.experiment.id, "count": plan.fresh}
+        answer = await bus.call("propose", payload, wait_s)
+    if answer is not None and isinstance(proposals := answer.get("proposals"), list):
+        return [_read(one) for one in proposals[: plan.fresh] if isinstance(one, dict)]
+    return _fallback(plan.experiment, plan.fresh)
+
+
+def _read(one: JsonObject) -> Proposed:
+    configuration, predicted, replay = one["configuration"], one.get("predicted"), one["replay"]
+    assert isinstance(configuration, dict)
+    assert isinstance(replay, dict)
+    return Proposed(configuration, str(one["origin"]), predicted if isinstance(predicted, dict) else None, replay)
+
+
+def _fallback(experiment: StoredExperiment, count: int) -> list[Proposed]:
+    space = Space.from_json(experiment.space)
+    start = secrets.randbelow(2**31)
+    points = r_sequence(space.dimensions, start=start, count=count, seed=experiment.seed)
+    return [
+        Proposed(space.from_unit(point), "fallback", None, {"index": start + offset, "seed": experiment.seed})
+        for offset, point in enumerate(points)
+    ]
+
+
+def _accept(
+    database: Database, bus: Bus, project: str, experiment_id: str, count: int, proposals: Sequence[Proposed]
+) -> wire.Suggestions:
+    with (
+        database.transaction() as tx,
+        Ledger.of_experiment(tx, experiment_id, project=project, bus=bus) as ledger,
+    ):
+        _check_open(ledger.experiment)
+        if outcomes.finish_experiment_if_due(ledger):
+            return wire.Suggestions(trials=[])
+        suggestions = _claim_freed(tx, ledger, count)
+        room = ledger.experiment.max_trials - ledger.experiment.trials_created
+        wanted = min(count - len(suggestions), room)
+        chosen = list(proposals[:wanted])
+        if len(chosen) < wanted:
+            # Another client took the freed trial that this one had counted on.
+            chosen += _fallback(ledger.experiment, wanted - len(chosen))
+        suggestions += start_trials(ledger, chosen)
+        if not suggestions:
+            raise _exhausted(ledger.experiment)
+    return wire.Suggestions(trials=suggestions)
+
+
+def _claim_freed(tx: Transaction, ledger: Ledger, count: int) -> list[wire.Suggestion]:
+    suggestions = []
+    for trial in trial_rows.in_states(tx, ledger.experiment.id, (TrialState.QUEUED,), limit=count):
+        lease, until = _new_lease(ledger, trial.attempts + 1)
+        ledger.move_trial(
+            trial, TrialState.RUNNING, attempts=trial.attempts + 1, lease=lease, lease_until=until, reason=None
+        )
+        suggestions.append(
+            wire.Suggestion(
+                id=trial.id,
+                number=trial.number,
+                hyperparameters=trial.hyperparameters,
+                lr_schedule=LrSchedule.model_validate(trial.lr_schedule) if trial.lr_schedule else None,
+                origin=trial.origin,
+                predicted=wire.Prediction.model_validate(trial.predicted) if trial.predicted else None,
+                lease=wire.Lease(token=lease, expires_at=until),
+            )
+        )
+    return suggestions
+
+
+def start_trials(ledger: Ledger, proposals: Sequence[Proposed]) -> list[wire.Suggestion]:
+    """Creates trials that run at once, each under a lease of its own."""
+    if not proposals:
+        return []
+    outcomes.start_if_queued(ledger)
+    suggestions = []
+    number = ledger.count("trials_created")
+    for proposed in proposals:
+        number += 1
+        lease, until = _new_lease(ledger, 1)
+        row = new_row(ledger, number, proposed, lease=lease, lease_until=until, worker=None)
+        announce(ledger, row)
+        suggestions.append(wire.Suggestion.model_validate({**row, "lease": {"token": lease, "expires_at": until}}))
+    ledger.change(trials_created=number)
+    return suggestions
+
+
+def _check_open(stored: StoredExperiment) -> None:
+    if stored.mode != Mode.EXTERNAL:
+        raise Conflict(
+            "a managed experiment is trained by our workers; only external ones can be asked", code="managed"
+        )
+    if stored.state is ExperimentState.PAUSED:
+        raise Conflict("the experiment is PAUSED: resume it to get more trials", code="experiment_paused")
+    if stored.state is ExperimentState.COMPLETED:
+        raise _exhausted(stored)
+    if stored.state.finished:
+        raise Conflict(f"the experiment is {stored.state}", code="experiment_finished")
+
+
+def _exhausted(stored: StoredExperiment) -> BudgetExhausted:
+    return BudgetExhausted(
+        f"all {stored.max_trials} trials of the budget are out; raise budget.max_trials to get more"
+        if not stored.state.finished
+        else f"the experiment is {stored.state}: {stored.reason}"
+    )
+
+
+def _new_lease(ledger: Ledger, attempt: int) -> tuple[str, datetime]:
+    until = ledger.now + timedelta(seconds=settings().foretune_lease_s)
+    return f"{attempt}.{secrets.token_urlsafe(12)}", until

@@ -1,0 +1,82 @@
+"""What beat does every few seconds: free what the dead held, ring again where a message was lost, end what is over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import groupby
+
+import structlog
+
+from foretune.errors import NotFound
+from foretune.events import EventType
+from foretune.states import TrialState
+from foretune.wire.experiments import Mode
+from service.bus import Bus
+from service.bus.tasks import send
+from service.db import trials as trial_rows
+from service.db import upkeep as upkeep_rows
+from service.db.ledger import Ledger
+from service.db.session import Database
+from service.usecases import experiments, outcomes
+
+MAX_ATTEMPTS = 8
+"""A trial whose worker died this often takes its workers with it: it fails."""
+_RING_AFTER = timedelta(seconds=5)
+
+_log = structlog.get_logger(__name__)
+
+
+def sweep(database: Database, bus: Bus) -> None:
+    """One round. Several at once do no harm: every step holds the ledger of the experiment that it changes."""
+    with database.transaction() as tx:
+        expired = trial_rows.expired(tx)
+    for experiment_id, rows in groupby(expired, key=lambda row: row[0]):
+        _free_expired(database, bus, experiment_id, [trial_id for _, trial_id in rows])
+    with database.transaction() as tx:
+        open_ids = upkeep_rows.open_experiments(tx, _RING_AFTER)
+    for experiment_id in open_ids:
+        _wake(database, bus, experiment_id)
+    with database.transaction() as tx:
+        for dataset_id in upkeep_rows.stuck_datasets(tx, _RING_AFTER):
+            tx.after_commit(lambda dataset_id=dataset_id: send("datasets.parse", dataset_id), once=dataset_id)  # type: ignore[misc]
+        upkeep_rows.forget_old(tx)
+
+
+def _free_expired(database: Database, bus: Bus, experiment_id: str, trial_ids: list[str]) -> None:
+    with database.transaction() as tx, Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+        for trial_id in trial_ids:
+            trial = trial_rows.get(tx, trial_id)
+            if trial is None or trial.state is not TrialState.RUNNING or not trial.lease_until:
+                continue
+            if trial.lease_until >= ledger.now:
+                continue
+            managed = ledger.experiment.mode == Mode.MANAGED
+            holder = trial.worker if managed else "client"
+            ledger.event(
+                EventType.WORKER_LOST,
+                {"trial": trial.id, "number": trial.number, "worker": holder, "attempts": trial.attempts},
+            )
+            if trial.attempts >= MAX_ATTEMPTS:
+                reason = f"its {'worker' if managed else 'client'} was lost {trial.attempts} times"
+                outcomes.finish_trial(ledger, trial, TrialState.FAILED, reason=reason)
+            else:
+                outcomes.free_trial(ledger, trial, "its lease ran out")
+            _log.warning("lease_ran_out", trial=trial.id, worker=holder, attempts=trial.attempts)
+        if not outcomes.finish_experiment_if_due(ledger) and ledger.experiment.mode == Mode.MANAGED:
+            experiments.ring(ledger, workers=1)
+
+
+def _wake(database: Database, bus: Bus, experiment_id: str) -> None:
+    """Ends the experiment if it is over; else rings if nobody works on it, or if more could."""
+    try:
+        with database.transaction() as tx, Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+            if outcomes.finish_experiment_if_due(ledger) or ledger.experiment.mode != Mode.MANAGED:
+                return
+            running = trial_rows.count_in_state(tx, experiment_id, TrialState.RUNNING)
+            queued = trial_rows.count_in_state(tx, experiment_id, TrialState.QUEUED)
+            left = ledger.experiment.max_trials - ledger.experiment.trials_created
+            # Whoever holds all that may run will take the rest too.
+            if (queued or left) and running < ledger.experiment.parallelism:
+                experiments.ring(ledger, workers=1)
+    except NotFound:
+        return

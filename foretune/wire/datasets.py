@@ -8,13 +8,21 @@ from pydantic import Field
 
 from foretune.json_types import JsonValue
 from foretune.parameters import Parameter
-from foretune.wire.base import Answer, Timestamp
+from foretune.wire.base import Answer, Name, Request, Timestamp
 
 
 class Task(StrEnum):
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
     LANGUAGE_MODELLING = "language-modelling"
+
+
+class DatasetState(StrEnum):
+    PARSING = "PARSING"
+    """A worker reads the file."""
+    READY = "READY"
+    FAILED = "FAILED"
+    """The file is not a data set; its name is free again."""
 
 
 class Dataset(Answer):
@@ -36,6 +44,34 @@ class Dataset(Answer):
     meta_features: dict[str, float] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     """What was noticed or left out while reading the file."""
+
+
+class DatasetFault(Answer):
+    code: str
+    message: str
+
+
+class PendingDataset(Answer):
+    """A data set that cannot be used: its file is still being read, or could not be."""
+
+    id: str
+    name: str
+    state: DatasetState
+    error: DatasetFault | None = None
+    sha256: str
+    size_bytes: int
+    created_at: Timestamp
+
+
+class DatasetUpload(Request):
+    """The fields beside `file` of an upload."""
+
+    name: Name | None = None
+    """Unique in the project; the file's name without its ending when absent."""
+    target: Name | None = None
+    """The column to predict, for CSV and Parquet; the last one when absent."""
+    task: Task | None = None
+    """Guessed when absent."""
 
 
 class Network(Answer):

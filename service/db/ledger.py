@@ -6,7 +6,7 @@ move together with the trials, and a budget cannot be overdrawn. Lock order: the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 
@@ -16,7 +16,6 @@ from foretune.errors import NotFound
 from foretune.events import EventType
 from foretune.json_types import JsonObject
 from foretune.states import ExperimentState, TrialState, check_experiment_move, check_trial_move
-from service.bus import Bus
 from service.db import experiments as experiment_rows
 from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
@@ -24,18 +23,21 @@ from service.db.session import Transaction
 from service.db.tables import events, experiments, trials
 from service.db.trials import StoredTrial
 
+Wake = Callable[[str], None]
+"""Wakes whoever streams the events of this experiment; `Bus.publish`, where there is a bus."""
+
 _SELECT = select(experiments, func.clock_timestamp().label("now"))
 
 
 class Ledger:
     """Use as a context manager; what was noted is written when the block ends well."""
 
-    def __init__(self, tx: Transaction, experiment: StoredExperiment, bus: Bus | None, now: datetime) -> None:
+    def __init__(self, tx: Transaction, experiment: StoredExperiment, wake: Wake | None, now: datetime) -> None:
         self.tx = tx
         self.experiment = experiment
         self.now = now
         """The database's clock: the only one that leases and budgets are judged by."""
-        self._bus = bus
+        self._wake = wake
         self._sequence = experiment.event_seq
         self._events: list[dict[str, object]] = []
         self._changes: dict[str, object] = {}
@@ -43,29 +45,28 @@ class Ledger:
         self._measurements: list[Mapping[str, object]] = []
 
     @classmethod
-    def of_experiment(cls, tx: Transaction, experiment_id: str, *, project: str | None, bus: Bus | None) -> Ledger:
+    def of_experiment(cls, tx: Transaction, experiment_id: str, *, project: str | None, wake: Wake | None) -> Ledger:
         """Locks the experiment. `project` None: a worker asks. Raises NotFound."""
         query = _SELECT.where(experiments.c.id == experiment_id)
-        return cls._locked(tx, query, project, bus, f"there is no experiment {experiment_id!r}")
+        return cls._locked(tx, query, project, wake, f"there is no experiment {experiment_id!r}")
 
     @classmethod
-    def of_trial(cls, tx: Transaction, trial_id: str, *, project: str | None, bus: Bus | None) -> Ledger:
+    def of_trial(cls, tx: Transaction, trial_id: str, *, project: str | None, wake: Wake | None) -> Ledger:
         """Locks the experiment that the trial belongs to. Raises NotFound."""
         parent = select(trials.c.experiment_id).where(trials.c.id == trial_id).scalar_subquery()
         query = _SELECT.where(experiments.c.id == parent)
-        return cls._locked(tx, query, project, bus, f"there is no trial {trial_id!r}")
+        return cls._locked(tx, query, project, wake, f"there is no trial {trial_id!r}")
 
     @classmethod
     def _locked(
-        cls, tx: Transaction, query: Select[tuple[object, ...]], project: str | None, bus: Bus | None, missing: str
+        cls, tx: Transaction, query: Select[tuple[object, ...]], project: str | None, wake: Wake | None, missing: str
     ) -> Ledger:
         if project is not None:
             query = query.where(experiments.c.project_id == project)
         row = tx.connection.execute(query.with_for_update()).one_or_none()
         if row is None:
             raise NotFound(missing)
-        *_, now = row
-        return cls(tx, experiment_rows.from_row(row), bus, now)
+        return cls(tx, experiment_rows.from_row(row), wake, row._mapping["now"])
 
     def __enter__(self) -> Ledger:
         return self
@@ -158,9 +159,9 @@ class Ledger:
             self._changes["event_seq"] = self._sequence
         if self._changes:
             connection.execute(update(experiments).where(experiments.c.id == self.experiment.id).values(self._changes))
-        if self._events and self._bus is not None:
-            bus, experiment_id = self._bus, self.experiment.id
-            self.tx.after_commit(lambda: bus.publish(experiment_id), once=("events", experiment_id))
+        if self._events and self._wake is not None:
+            wake, experiment_id = self._wake, self.experiment.id
+            self.tx.after_commit(lambda: wake(experiment_id), once=("events", experiment_id))
 
 
 def _text(value: object) -> str | None:

@@ -27,7 +27,7 @@ from service.usecases.paging import read_moment, write_cursor
 def submit(tx: Transaction, bus: Bus, project: str, request: ExperimentRequest) -> wire.Experiment:
     """Writes the experiment and rings the workers. Raises InvalidExperiment, InvalidSpace."""
     stored = experiment_rows.insert_one(tx, submissions.build(tx, project, request))
-    with Ledger(tx, stored, bus, stored.created_at) as ledger:
+    with Ledger(tx, stored, bus.publish, stored.created_at) as ledger:
         ledger.event(EventType.EXPERIMENT_STATE, {"state": stored.state.value, "reason": None})
         if stored.mode == Mode.MANAGED:
             ring(ledger)
@@ -59,7 +59,7 @@ def list_page(
 
 def pause(tx: Transaction, bus: Bus, project: str, experiment_id: str) -> wire.Experiment:
     """Workers hand their trials back at the next epoch. Pausing what is paused changes nothing."""
-    with Ledger.of_experiment(tx, experiment_id, project=project, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=project, wake=bus.publish) as ledger:
         if ledger.state is not ExperimentState.PAUSED:
             ledger.move(ExperimentState.PAUSED, "paused by request")
     return get(tx, project, experiment_id)
@@ -67,7 +67,7 @@ def pause(tx: Transaction, bus: Bus, project: str, experiment_id: str) -> wire.E
 
 def resume(tx: Transaction, bus: Bus, project: str, experiment_id: str) -> wire.Experiment:
     """Goes on where it paused. Resuming what runs changes nothing."""
-    with Ledger.of_experiment(tx, experiment_id, project=project, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=project, wake=bus.publish) as ledger:
         if ledger.state not in (ExperimentState.RUNNING, ExperimentState.QUEUED):
             started = ledger.experiment.started_at or ledger.now
             ledger.move(ExperimentState.RUNNING, None, started_at=started)
@@ -78,7 +78,7 @@ def resume(tx: Transaction, bus: Bus, project: str, experiment_id: str) -> wire.
 
 def cancel(tx: Transaction, bus: Bus, project: str, experiment_id: str) -> wire.Experiment:
     """Ends it and keeps every result. Canceling what is canceled changes nothing."""
-    with Ledger.of_experiment(tx, experiment_id, project=project, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=project, wake=bus.publish) as ledger:
         if ledger.state is not ExperimentState.CANCELED:
             if not ledger.state.finished:
                 outcomes.end_open_trials(ledger, TrialState.CANCELED, "the experiment was canceled")
@@ -101,7 +101,7 @@ def delete(tx: Transaction, project: str, experiment_id: str) -> list[str]:
 
 def patch(tx: Transaction, bus: Bus, project: str, experiment_id: str, patch: ExperimentPatch) -> wire.Experiment:
     """Raises a budget or widens the space. Raises InvalidExperiment for what narrows, Conflict when finished."""
-    with Ledger.of_experiment(tx, experiment_id, project=project, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=project, wake=bus.publish) as ledger:
         stored = ledger.experiment
         changes: dict[str, object] = {
             field: getattr(patch, field)

@@ -35,7 +35,7 @@ def record(
 
     Raises NotFound, LeaseLost, Conflict `trial_finished`, InvalidRequest for an epoch beyond the budget.
     """
-    with Ledger.of_trial(tx, trial_id, project=project, bus=bus) as ledger:
+    with Ledger.of_trial(tx, trial_id, project=project, wake=bus.publish) as ledger:
         trial = _leased(ledger, trial_id, request.lease)
         _running(trial)
         reports = [Measured(one.epoch, one.value, one.seconds, one.metrics) for one in request.measurements]
@@ -52,7 +52,7 @@ def record(
 
 def heartbeat(tx: Transaction, project: str, trial_id: str, request: HeartbeatRequest) -> wire.HeartbeatAnswer:
     """Extends the lease. Raises NotFound, LeaseLost, Conflict `trial_finished`."""
-    with Ledger.of_trial(tx, trial_id, project=project, bus=None) as ledger:
+    with Ledger.of_trial(tx, trial_id, project=project, wake=None) as ledger:
         trial = _leased(ledger, trial_id, request.lease)
         _running(trial)
         expires_at = _expiry(ledger)
@@ -65,7 +65,7 @@ def complete(tx: Transaction, bus: Bus, project: str, trial_id: str, request: Co
 
     Raises NotFound, LeaseLost, Conflict `trial_finished`, InvalidRequest when there is no value to complete with.
     """
-    with Ledger.of_trial(tx, trial_id, project=project, bus=bus) as ledger:
+    with Ledger.of_trial(tx, trial_id, project=project, wake=bus.publish) as ledger:
         trial = _leased(ledger, trial_id, request.lease)
         state = _ENDINGS[request.outcome]
         if trial.state is state and request.value in (None, trial.value):

@@ -70,7 +70,7 @@ def claim(tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int
 
     Raises NotFound when the experiment was deleted.
     """
-    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         if ledger.state not in (ExperimentState.QUEUED, ExperimentState.RUNNING):
             return None
         if outcomes.finish_experiment_if_due(ledger):
@@ -93,7 +93,7 @@ def start(
     tx: Transaction, bus: Bus, experiment_id: str, worker: str, proposals: Sequence[Proposed]
 ) -> list[StoredTrial]:
     """Creates trials that this worker holds, as many as budget and parallelism still allow."""
-    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         if ledger.state not in (ExperimentState.QUEUED, ExperimentState.RUNNING):
             return []
         running = trial_rows.count_in_state(tx, experiment_id, TrialState.RUNNING)
@@ -128,7 +128,7 @@ def report(
 
     `thresholds`: the stopping policy's, from `metalearner`. Raises NotFound when the experiment was deleted.
     """
-    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         held = trial_rows.get_many(tx, [one.trial_id for one in reports])
         known = trial_rows.epochs_measured(tx, list(held))
         verdicts = {}
@@ -149,7 +149,7 @@ def report(
 
 def hand_back(tx: Transaction, bus: Bus, experiment_id: str, trials: Mapping[str, int], *, again: bool) -> None:
     """Frees the trials (`{trial_id: attempts}`) that this worker still holds; `again` rings for another shift."""
-    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         held = trial_rows.get_many(tx, list(trials))
         for trial_id, attempts in sorted(trials.items()):
             trial = held.get(trial_id)
@@ -161,7 +161,7 @@ def hand_back(tx: Transaction, bus: Bus, experiment_id: str, trials: Mapping[str
 
 def fail(tx: Transaction, bus: Bus, experiment_id: str, reason: str) -> None:
     """Ends the experiment for an error that no other trial would escape."""
-    with Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         outcomes.fail_experiment(ledger, reason)
 
 

@@ -97,7 +97,7 @@ def _accept(
 ) -> wire.Suggestions:
     with (
         database.transaction() as tx,
-        Ledger.of_experiment(tx, experiment_id, project=project, bus=bus) as ledger,
+        Ledger.of_experiment(tx, experiment_id, project=project, wake=bus.publish) as ledger,
     ):
         _check_open(ledger.experiment)
         if outcomes.finish_experiment_if_due(ledger):

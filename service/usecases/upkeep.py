@@ -43,7 +43,10 @@ def sweep(database: Database, bus: Bus) -> None:
 
 
 def _free_expired(database: Database, bus: Bus, experiment_id: str, trial_ids: list[str]) -> None:
-    with database.transaction() as tx, Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+    with (
+        database.transaction() as tx,
+        Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger,
+    ):
         for trial_id in trial_ids:
             trial = trial_rows.get(tx, trial_id)
             if trial is None or trial.state is not TrialState.RUNNING or not trial.lease_until:
@@ -69,7 +72,10 @@ def _free_expired(database: Database, bus: Bus, experiment_id: str, trial_ids: l
 def _wake(database: Database, bus: Bus, experiment_id: str) -> None:
     """Ends the experiment if it is over; else rings if nobody works on it, or if more could."""
     try:
-        with database.transaction() as tx, Ledger.of_experiment(tx, experiment_id, project=None, bus=bus) as ledger:
+        with (
+            database.transaction() as tx,
+            Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger,
+        ):
             if outcomes.finish_experiment_if_due(ledger) or ledger.experiment.mode != Mode.MANAGED:
                 return
             running = trial_rows.count_in_state(tx, experiment_id, TrialState.RUNNING)

@@ -27,6 +27,7 @@ _THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"
 _BOOLEANS = {"true", "false"}
 _MICROSECONDS_PER_DAY = 86_400_000_000
 _ODD_TOKEN_NEEDS_DISTINCT = 20
+_TRIED_FIRST = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +114,9 @@ def sorted_labels(labels: Sequence[str]) -> list[str]:
 
 
 def _numbers(texts: pa.ChunkedArray, decimal_comma: bool) -> NumberColumn | None:
-    try:
-        return _from_float64(_to_numpy(pc.cast(texts, pa.float64())))
-    except pa.ArrowInvalid:
-        pass
+    cast = _cast_or_none(texts, pa.float64())
+    if cast is not None:
+        return _from_float64(_to_numpy(cast))
     present = pc.drop_null(texts)
     if decimal_comma and _all_match(present, f"{_DECIMAL_COMMA}|{_NUMBER}"):
         changed = pc.replace_substring(texts, ",", ".")
@@ -142,10 +142,9 @@ def _numbers_but_one_word(texts: pa.ChunkedArray) -> NumberColumn | None:
 
 def _dates(texts: pa.ChunkedArray) -> NumberColumn | None:
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("ns")):
-        try:
-            return _from_timestamps(pc.cast(texts, kind).cast(pa.timestamp("us", kind.tz), safe=False))
-        except pa.ArrowInvalid:
-            continue
+        cast = _cast_or_none(texts, kind)
+        if cast is not None:
+            return _from_timestamps(cast.cast(pa.timestamp("us", kind.tz), safe=False))
     return None
 
 
@@ -186,6 +185,15 @@ def _categories(texts: pa.ChunkedArray) -> CategoryColumn:
 
 def _label(entry: object) -> str:
     return "" if entry is None else str(entry).strip()
+
+
+def _cast_or_none(texts: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    try:
+        # Arrow makes an error of every value it cannot cast, a microsecond each: ask a few first.
+        pc.cast(texts.slice(0, _TRIED_FIRST), kind)
+        return pc.cast(texts, kind)
+    except pa.ArrowInvalid:
+        return None
 
 
 def _all_match(texts: pa.ChunkedArray, pattern: str) -> bool:

@@ -24,7 +24,7 @@ from workers.datasets.unicode import decode_utf8
 DELIMITERS = (",", ";", "\t", "|")
 _DELIMITER_NAMES = {",": "commas", ";": "semicolons (';')", "\t": "tabs", "|": "bars ('|')"}
 _SNIFFED_RECORDS = 50
-_SNIFFED_CHARACTERS = 1 << 18
+_SNIFFED_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ def parse_csv(content: bytes, *, name: str, target: str | None, task: Task | Non
 
     Raises InvalidDataset naming the line (from 1, the header's line included) of what is wrong.
     """
-    text = decode_utf8(content)
-    delimiter = _find_delimiter(text)
-    first = next(_records(text, delimiter), None)
+    decode_utf8(content)  # refuses what is not text, naming the place
+    delimiter = _find_delimiter(content)
+    first = next(_records(content, delimiter), None)
     if first is None:
         raise InvalidDataset("the file holds only blank lines; a header line and data rows are needed")
     header = _column_names(first)
     if len(header) > limits.columns:
         limits.check_table(rows=0, columns=len(header))
-    _refuse_one_column(header, first, text)
-    table = _read_cells(content, text, header, delimiter)
+    _refuse_one_column(first)
+    table = _read_cells(content, header, delimiter)
     limits.check_table(table.num_rows, table.num_columns)
     notes = () if delimiter == "," else (f"values are separated by {_DELIMITER_NAMES[delimiter]}",)
     return dataset_from_table(
@@ -61,9 +61,9 @@ def parse_csv(content: bytes, *, name: str, target: str | None, task: Task | Non
     )
 
 
-def _find_delimiter(text: str) -> str:
+def _find_delimiter(content: bytes) -> str:
     """The delimiter under which most of the first records are as long as the header; commas win a tie."""
-    sample = text[:_SNIFFED_CHARACTERS]
+    sample = content[:_SNIFFED_BYTES]
     best, best_score = ",", (0.0, 0)
     for delimiter in DELIMITERS:
         try:
@@ -79,9 +79,11 @@ def _find_delimiter(text: str) -> str:
     return best
 
 
-def _records(text: str, delimiter: str) -> Iterator[_Record]:
+def _records(content: bytes, delimiter: str) -> Iterator[_Record]:
     """The records with their lines; blank lines are skipped. Raises InvalidDataset where quoting is broken."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    # A sample may end within a character; everything else was found to be UTF-8 before.
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", errors="replace", newline="")
+    reader = csv.reader(text, delimiter=delimiter)
     while True:
         line = reader.line_num + 1
         try:
@@ -127,20 +129,20 @@ def _looks_like_data(names: list[str]) -> bool:
     return len(numbers) * 2 > len(names) and not whole
 
 
-def _refuse_one_column(header: list[str], first: _Record, text: str) -> None:
-    if len(header) > 1:
+def _refuse_one_column(header: _Record) -> None:
+    if len(header.values) > 1:
         return
-    line = text.lstrip().splitlines()[0] if text.strip() else ""
+    name = header.values[0].strip()
     separators = {":": "':'", "~": "'~'", "^": "'^'", " ": "spaces"}
-    seen = next((name for mark, name in separators.items() if mark in line.strip()), None)
+    seen = next((words for mark, words in separators.items() if mark in name), None)
     guess = f"; values seem to be separated by {seen}: save the file with commas" if seen else ""
     raise InvalidDataset(
-        f"line {first.line}: only one column ({header[0]!r}) was found, and a table needs at least one feature "
+        f"line {header.line}: only one column ({name!r}) was found, and a table needs at least one feature "
         f"and a target{guess}"
     )
 
 
-def _read_cells(content: bytes, text: str, header: list[str], delimiter: str) -> pa.Table:
+def _read_cells(content: bytes, header: list[str], delimiter: str) -> pa.Table:
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(content),
@@ -155,15 +157,15 @@ def _read_cells(content: bytes, text: str, header: list[str], delimiter: str) ->
             ),
         )
     except pa.ArrowInvalid as error:
-        _refuse_ragged(text, len(header), delimiter)
+        _refuse_ragged(content, len(header), delimiter)
         raise InvalidDataset(f"the file cannot be read as CSV: {error}") from error
     # The header was read as the first row, because Arrow would drop all but the last of repeated names.
     return table.slice(1).rename_columns(header)
 
 
-def _refuse_ragged(text: str, width: int, delimiter: str) -> None:
+def _refuse_ragged(content: bytes, width: int, delimiter: str) -> None:
     rows = -1
-    for record in _records(text, delimiter):
+    for record in _records(content, delimiter):
         rows += 1
         if len(record.values) == width:
             continue

@@ -15,7 +15,7 @@ from foretune.wire.datasets import Task
 
 ROWS = 500
 RIDGE = 1.0
-_STUMP_CELLS = 20_000_000
+_STUMP_CELLS = 4_000_000
 
 Numbers = NDArray[np.float64]
 

@@ -88,6 +88,7 @@ def _allocate(counts: Rows, wanted: int) -> Rows:
     for group in np.argsort(-(counts * wanted % total), kind="stable"):
         if taken.sum() >= wanted:
             break
-        if taken[group] < highest[group]:
+        # Rows that lone classes cannot give are not taken from others beyond their share rounded up.
+        if taken[group] < highest[group] and taken[group] * total < counts[group] * wanted:
             taken[group] += 1
     return np.asarray(taken, dtype=np.int64)

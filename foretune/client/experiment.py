@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat
 
 from foretune.client.stream import DEFAULT_PATIENCE_S
 from foretune.client.trial import Trial
-from foretune.errors import BudgetExhausted, ClientError, LeaseLost
+from foretune.errors import BudgetExhausted, ClientError, Conflict, LeaseLost
 from foretune.events import Event
 from foretune.json_types import JsonValue
 from foretune.spaces import AnyParameter
@@ -23,6 +23,7 @@ from foretune.wire.recommendations import Recommendations
 if TYPE_CHECKING:
     from foretune.client.experiments import Experiments
 
+_PAUSED_POLL_S = 2.0
 ExportFormat = Literal["csv", "jsonl", "parquet"]
 
 
@@ -137,7 +138,7 @@ class Experiment:
         return self._experiments.ask(self.id, count, wait_s)
 
     def trials(self, wait_s: float = 2.0) -> Iterator[Trial]:
-        """One trial after another, until the budget is out or the experiment is finished.
+        """One trial after another, until the budget is out or the experiment is finished; waits while it is paused.
 
         >>> for trial in experiment.trials():  # doctest: +SKIP
         ...     for epoch, lr in enumerate(trial.learning_rates, start=1):
@@ -147,11 +148,7 @@ class Experiment:
         When the loop comes back for the next trial, the last one is ended with what it reported, as at the end of a
         `with` block. When the loop is left by `break` or an exception, the open trial is handed back.
         """
-        while True:
-            try:
-                trial = self.ask(wait_s)
-            except BudgetExhausted:
-                return
+        while (trial := self._next(wait_s)) is not None:
             try:
                 yield trial
                 trial.settle()
@@ -195,6 +192,22 @@ class Experiment:
             raise work.error
         return self.refresh()
 
+    def _next(self, wait_s: float, over: threading.Event | None = None) -> Trial | None:
+        """The next trial; None when there will be no more, or `over` is set. Waits while the experiment is paused."""
+        over = over or threading.Event()
+        while not over.is_set():
+            try:
+                return self.ask(wait_s)
+            except BudgetExhausted:
+                return None
+            except Conflict as conflict:
+                if conflict.code == "experiment_finished":
+                    return None
+                if conflict.code != "experiment_paused":
+                    raise
+            over.wait(_PAUSED_POLL_S)
+        return None
+
     def _settle(self, info: wire.Experiment) -> Experiment:
         self.info = info
         return self
@@ -219,16 +232,14 @@ class _Work:
 
     def run(self) -> None:
         try:
-            while not self.over.is_set():
-                self._one()
-        except BudgetExhausted:
+            while (trial := self._experiment._next(self._wait_s, self.over)) is not None:
+                self._one(trial)
             self.over.set()
         except Exception as error:  # noqa: BLE001 - handed to the thread that called optimize
             self.error = self.error or error
             self.over.set()
 
-    def _one(self) -> None:
-        trial = self._experiment.ask(self._wait_s)
+    def _one(self, trial: Trial) -> None:
         try:
             with trial:
                 value = self._objective(trial)

@@ -17,7 +17,7 @@ from foretune.client.requests import checked, parameters_json
 from foretune.client.transport import Transport, segment
 from foretune.client.trial import Trial
 from foretune.client.trials import Trials
-from foretune.errors import ForetuneError, InvalidRequest
+from foretune.errors import BudgetExhausted, ForetuneError, InvalidRequest
 from foretune.events import Event
 from foretune.json_types import JsonValue
 from foretune.metrics import Goal
@@ -184,6 +184,8 @@ class Experiments:
             timeout_s=wait_s,
         )
         suggestions = reply.as_model(trial_wire.Suggestions)
+        if not suggestions.trials:
+            raise BudgetExhausted(f"{experiment_id} is finished: it has no trial to give")
         return [Trial(self._transport, self._heartbeat, one, reply) for one in suggestions.trials]
 
     def _steer(self, experiment_id: str, verb: str) -> wire.Experiment:

@@ -47,6 +47,7 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._wakes_at = 0.0
+        self._closing = False
 
     def keep(self, lease: Leased) -> None:
         """Sends beats for `lease` until `drop`."""
@@ -69,6 +70,7 @@ class Heartbeat:
         """Drops every lease and ends the thread."""
         with self._changed:
             self._held.clear()
+            self._closing = True
             self._changed.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread() and self._pid == os.getpid():
@@ -91,9 +93,10 @@ class Heartbeat:
                 wait_s = self._until_next_beat_s()
                 if wait_s is None:
                     # A loop asks for its next trial right after it completed one: let the thread live a little.
-                    self._sleep(_IDLE_S)
+                    if not self._closing:
+                        self._sleep(_IDLE_S)
                     if self._until_next_beat_s() is None:
-                        self._thread = None
+                        self._thread, self._closing = None, False
                         return
                     continue
                 if wait_s > 0:

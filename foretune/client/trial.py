@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from typing import Self, SupportsFloat
 from foretune.client.answers import Reply
 from foretune.client.leases import Heartbeat, beat_interval_s
 from foretune.client.transport import Transport, segment
-from foretune.errors import ClientError, ConnectionFailed, ForetuneError, IllegalTransition, LeaseLost, TrialInfeasible
+from foretune.errors import ClientError, Conflict, ConnectionFailed, ForetuneError, LeaseLost, TrialInfeasible
 from foretune.json_types import JsonObject, JsonValue
 from foretune.wire.trials import Decision as Action
 from foretune.wire.trials import HeartbeatAnswer, Lease, MeasurementsAnswer, Prediction, Suggestion
 
 _BEAT_TIMEOUT_S = 5.0
 _LONGEST_REASON = 2000
+_ENDED_BY_SERVICE = "trial_finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,6 @@ class Trial:
         self._transport = transport
         self._heartbeat = heartbeat
         self._path = f"/v1/trials/{segment(suggestion.id)}"
-        self._guard = threading.Lock()
         self._lost: LeaseLost | None = None
         self._closed = False
         self._last: tuple[int, float] | None = None
@@ -107,7 +106,8 @@ class Trial:
         """Reports one epoch (from 1): the experiment's metric, and whatever else is worth keeping.
 
         A value that is not finite is reported as such; then end the trial, it counts as infeasible. Metrics that are
-        not finite are left out. Repeating an epoch is harmless. Raises LeaseLost when the trial is no longer ours.
+        not finite are left out. Repeating an epoch is harmless. When the service ended the trial meanwhile, because
+        the experiment is finished, the decision is to stop. Raises LeaseLost when the trial is no longer ours.
         """
         number = _finite(value)
         measurement: JsonObject = {"epoch": epoch, "value": number}
@@ -118,6 +118,9 @@ class Trial:
             measurement["metrics"] = {name: metric for name, metric in finite.items() if metric is not None}
         self._last = (epoch, math.nan if number is None else number)
         reply = self._post("measurements", {"measurements": [measurement]})
+        if reply is None:
+            self._decision = Decision(Action.STOP, self._decision.lr_factor)
+            return self._decision
         answer = reply.as_model(MeasurementsAnswer)
         self._renew(answer.lease, reply)
         self._decision = Decision(answer.decision, answer.lr_factor)
@@ -126,7 +129,8 @@ class Trial:
     def complete(self, value: SupportsFloat | None = None) -> None:
         """Ends the trial with its final value, the last reported one unless given; NaN makes it infeasible.
 
-        Raises LeaseLost when the trial is no longer ours; the experiment is right without it.
+        Changes nothing when the service ended the trial meanwhile, because the experiment is finished. Raises
+        LeaseLost when the trial is no longer ours.
         """
         number = math.nan
         if value is not None:
@@ -182,8 +186,8 @@ class Trial:
         """
         if self._closed:
             return
-        if self._decision.stop:
-            # The service made this decision and has written it down; there is nothing to add.
+        if self._decision.action is Action.PAUSE:
+            # Frozen, not ended: the service decides whether it is thawed.
             self.hand_back()
         elif self._last is not None:
             self.complete()
@@ -219,6 +223,8 @@ class Trial:
             # It is raised where the user can act on it: at the next report.
             self._lost = lost
             return False
+        except Conflict:
+            return False  # the service has ended the trial; the next report hears of it
         self._renew(reply.as_model(HeartbeatAnswer).lease, reply)
         return True
 
@@ -226,7 +232,8 @@ class Trial:
         interval_s = beat_interval_s(lease.expires_at, reply.server_time, datetime.now(UTC))
         self._token, self._beat_at = lease.token, time.monotonic() + interval_s
 
-    def _post(self, verb: str, body: JsonObject) -> Reply:
+    def _post(self, verb: str, body: JsonObject) -> Reply | None:
+        """The answer; None when the service has ended the trial by itself, which closes it here too."""
         if self._closed:
             raise ClientError(f"{self.id} was ended already")
         if self._lost is not None:
@@ -237,6 +244,11 @@ class Trial:
         except LeaseLost:
             self.hand_back()
             raise
+        except Conflict as conflict:
+            if conflict.code != _ENDED_BY_SERVICE:
+                raise
+            self.hand_back()
+            return None
 
     def _finish(self, body: JsonObject) -> None:
         self._post("complete", body)
@@ -249,7 +261,7 @@ class Trial:
             self._finish(body)
         except ForetuneError as error:
             self.hand_back()
-            if not isinstance(error, LeaseLost | IllegalTransition | ConnectionFailed):
+            if not isinstance(error, LeaseLost | ConnectionFailed):
                 raise
 
 

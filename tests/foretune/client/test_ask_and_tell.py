@@ -129,14 +129,51 @@ def test_the_learning_rate_follows_the_last_factor(study, experiment) -> None:
             trial.learning_rate(3)
 
 
-@pytest.mark.parametrize("decision", ["stop", "pause"])
-def test_a_trial_that_is_stopped_says_no_more(study, experiment, decision: str) -> None:
-    study.decision = decision
+def test_a_trial_that_is_told_to_stop_is_completed_with_what_it_reported(study, experiment) -> None:
+    study.decision = "stop"
     with experiment.ask() as trial:
         assert trial.report(1, 0.7).stop
         assert trial.should_stop
+    assert study.endings == [{"value": 0.7}]
+
+
+def test_a_frozen_trial_is_left_as_it_is(study, experiment) -> None:
+    study.decision = "pause"
+    with experiment.ask() as trial:
+        assert trial.report(1, 0.7).stop
     assert trial.closed
     assert study.endings == []
+
+
+def test_a_trial_that_ended_with_its_experiment_stops_without_a_complaint(service, study, experiment) -> None:
+    # given an experiment whose target another client reached
+    for verb in ("measurements", "complete"):
+        service.on("POST", f"/v1/trials/tri_1/{verb}", service.problem(409, "trial_finished", "the target is reached"))
+        service.on("POST", f"/v1/trials/tri_2/{verb}", service.problem(409, "trial_finished", "the target is reached"))
+    # when / then a report says to stop, and a completion changes nothing
+    with experiment.ask() as trial:
+        assert trial.report(1, 0.7).stop
+    assert trial.closed
+    with experiment.ask() as trial:
+        trial.complete(0.7)
+    assert study.told == []
+
+
+def test_the_loop_waits_while_the_experiment_is_paused_and_ends_when_it_is_canceled(
+    service, study, experiment, monkeypatch
+) -> None:
+    monkeypatch.setattr("foretune.client.experiment._PAUSED_POLL_S", 0.01)
+    service.on(
+        "POST",
+        f"{EXPERIMENT}/suggestions",
+        service.problem(409, "experiment_paused"),
+        service.problem(409, "experiment_paused"),
+        study.suggest,
+        service.answer({"trials": []}),
+        service.problem(409, "experiment_finished", "the experiment is CANCELED"),
+    )
+    assert [trial.report(1, 0.1) and trial.number for trial in experiment.trials()] == [1]
+    assert list(experiment.trials()) == []
 
 
 def test_an_exception_fails_the_trial_and_goes_on_its_way(study, experiment) -> None:

@@ -1,0 +1,91 @@
+"""Which rows each update sees.
+
+Axes: N rows of the training part, B rows of a batch, T steps of context, n tokens of a text.
+
+An epoch visits every row once in a new random order, in ceil(N / batch_size) batches whose sizes differ by at most
+one: no update is left with a few rows at the full learning rate. A text is cut into windows of `context_length`
+tokens, from a new random offset each epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from foretune.errors import InvalidDataset
+from workers.engine import streams
+
+
+class Batches(Protocol):
+    """The training rows of one trial, in an order that depends on its seed and on the epoch alone."""
+
+    updates_per_epoch: int
+
+    def start_epoch(self, seed: int) -> None:
+        """Draws the order of an epoch from the stream `seed`."""
+
+    def batch(self, position: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the update at `position` (from 0) of the epoch, on the device."""
+
+
+class RowBatches:
+    """Batches of a table, of images or of sequences."""
+
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int, device: torch.device) -> None:
+        # (N, …), (N,)
+        self._x, self._y, self._device = x, y, device
+        self.rows = x.shape[0]
+        self.updates_per_epoch = math.ceil(self.rows / batch_size)
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def start_epoch(self, seed: int) -> None:
+        order = torch.randperm(self.rows, generator=streams.generator(seed))
+        self._order = order.to(self._x.device)
+
+    def batch(self, position: int) -> tuple[Tensor, Tensor]:  # (B, …), (B,)
+        start, stop = bounds(self.rows, self.updates_per_epoch, position)
+        chosen = self._order[start:stop]
+        return _moved(self._x.index_select(0, chosen), self._device), _moved(
+            self._y.index_select(0, chosen), self._device
+        )
+
+
+class TextBatches:
+    """Batches of windows of a text; the targets are the inputs one token on."""
+
+    def __init__(self, tokens: Tensor, batch_size: int, context_length: int, device: torch.device) -> None:
+        # (n,) int64
+        if len(tokens) < 2:
+            raise InvalidDataset(f"the training part of the text has {len(tokens)} token(s): too short to learn from")
+        self._tokens, self._device = tokens, device
+        self.context_length = min(context_length, len(tokens) - 1)
+        # As many windows as fit behind the largest offset, so that every epoch has the same number.
+        self.windows = max(1, (len(tokens) - self.context_length) // self.context_length)
+        self._largest_offset = len(tokens) - 1 - self.windows * self.context_length
+        self.updates_per_epoch = math.ceil(self.windows / batch_size)
+        self._steps = torch.arange(self.context_length + 1, device=tokens.device)
+        self._starts = torch.empty(0, dtype=torch.int64)
+
+    def start_epoch(self, seed: int) -> None:
+        generator = streams.generator(seed)
+        offsets = min(self._largest_offset, self.context_length - 1) + 1
+        offset = int(torch.randint(offsets, (1,), generator=generator))
+        order = torch.randperm(self.windows, generator=generator)
+        self._starts = (offset + order * self.context_length).to(self._tokens.device)
+
+    def batch(self, position: int) -> tuple[Tensor, Tensor]:  # (B, T), (B, T)
+        start, stop = bounds(self.windows, self.updates_per_epoch, position)
+        windows = self._tokens[self._starts[start:stop, None] + self._steps]  # (B, T + 1)
+        return _moved(windows[:, :-1], self._device), _moved(windows[:, 1:], self._device)
+
+
+def bounds(rows: int, parts: int, position: int) -> tuple[int, int]:
+    """Where part `position` of `parts` nearly equal parts of `rows` begins and ends."""
+    return position * rows // parts, (position + 1) * rows // parts
+
+
+def _moved(batch: Tensor, device: torch.device) -> Tensor:
+    return batch if batch.device == device else batch.to(device, non_blocking=True)

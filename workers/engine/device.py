@@ -1,0 +1,81 @@
+"""Which device trains, at which precision, and how it is made to give the same numbers twice."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, TypeAlias
+
+import torch
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+_WORTH_CASTING_FLOPS = 2e9
+"""Below this much arithmetic in an update a device waits for launches, and casts only add to them."""
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device() -> torch.device:
+    """The fastest device there is: CUDA, then Apple's MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def configure(device: torch.device) -> None:
+    """Settings of the whole process: one CPU thread, and deterministic kernels on CUDA.
+
+    One thread because a worker process has one core of its own: two threads on a busy two-core machine are a
+    hundred times slower than one.
+    """
+    torch.set_num_threads(1)
+    if device.type == "cuda":
+        # cuBLAS reads it when it is first used; without it its split reductions may differ between runs.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
+def choose_precision(device: torch.device, flops_per_update: float) -> Precision:
+    """Mixed precision where it helps: on CUDA with matrix units, for updates large enough to feel it."""
+    if device.type != "cuda" or flops_per_update < _WORTH_CASTING_FLOPS:
+        return "float32"
+    major, _ = torch.cuda.get_device_capability(device)
+    if major >= 8:
+        return "bfloat16"
+    return "float16" if major == 7 else "float32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """A context in which forward passes run at `precision`; enter a new one each time."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+def fits(device: torch.device, size_bytes: int) -> bool:
+    """Whether data of that size may stay on the device: at most half of what is free now."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return size_bytes <= free // 2
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch raised because the device, or the machine, has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    )
+
+
+def free_cache(device: torch.device) -> None:
+    """Gives memory that torch holds in reserve back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,0 +1,169 @@
+"""The engine: slots, each training one trial, advanced together.
+
+    engine = Engine(network, data)
+    engine.admit(spec, checkpoint=None)
+    while engine.live:
+        for report in engine.advance():
+            ...                                    # store it; then keep the trial, or
+            engine.snapshot(report.trial_id)       # freeze it and
+            engine.release(report.trial_id)        # give its slot to another
+
+A trial's curve depends on its spec, the network and the data alone, never on its neighbours. Today each slot is
+stepped by a plain loop and slots take turns by the epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+
+import torch
+
+from foretune.errors import Conflict, ForetuneError, NotFound, TrialInfeasible
+from workers.datasets.prepare import PreparedData
+from workers.engine import streams
+from workers.engine.checkpoint import Checkpoint
+from workers.engine.device import Precision, choose_device, configure, fits, free_cache, is_out_of_memory
+from workers.engine.slot import DeviceData, Diverged, Slot
+from workers.engine.trial import EpochReport, FailureKind, TrialSpec
+from workers.networks import Network
+
+DEFAULT_CAPACITY = 4
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Trains trials of one network on one prepared data set.
+
+    `device` is the fastest there is unless given, `precision` what pays there. `capacity` is the number of slots.
+    Not thread-safe: call it from one thread.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        data: PreparedData,
+        device: torch.device | str | None = None,
+        *,
+        capacity: int = DEFAULT_CAPACITY,
+        precision: Precision | None = None,
+    ) -> None:
+        self.network, self.data, self.capacity = network, data, capacity
+        self.device = choose_device() if device is None else torch.device(device)
+        configure(self.device)
+        self._precision = precision
+        self._data = _on_device(data, self.device)
+        self._slots: dict[str, Slot] = {}
+        self._failures: dict[str, str] = {}
+        self._turns: deque[str] = deque()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The trials in slots, in the order of their admission: those that train, are done, or failed."""
+        return tuple(self._slots)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """The trials that still train."""
+        return tuple(
+            trial_id for trial_id, slot in self._slots.items() if trial_id not in self._failures and not slot.done
+        )
+
+    @property
+    def free(self) -> int:
+        """How many more trials can be admitted now."""
+        return max(0, self.capacity - len(self._slots))
+
+    def admit(self, spec: TrialSpec, checkpoint: Checkpoint | None = None) -> None:
+        """Puts a trial into a free slot, at its start or where `checkpoint` stands.
+
+        Raises Conflict without a free slot or when it is held already, InvalidConfiguration, InvalidCheckpoint, and
+        TrialInfeasible when the device has no memory for it.
+        """
+        if spec.trial_id in self._slots:
+            raise Conflict(f"trial {spec.trial_id!r} is in a slot already", code="already_admitted")
+        if not self.free:
+            raise Conflict(f"all {self.capacity} slots are taken", code="no_free_slot")
+        try:
+            slot = Slot(self.network, self._data, spec, checkpoint, self._precision)
+        except ForetuneError:
+            raise
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            free_cache(self.device)
+            raise TrialInfeasible(f"out of memory before epoch 1: {_first_line(error)}", epoch=0) from error
+        self._slots[spec.trial_id] = slot
+        self._turns.append(spec.trial_id)
+
+    def advance(self, timeout_s: float | None = None) -> list[EpochReport]:
+        """Trains until at least one slot reaches the end of an epoch or fails, and reports that.
+
+        Empty when nothing is live, or when `timeout_s` is over; the next call then goes on where this one stopped,
+        and a snapshot holds also what is between. One update may take longer than the time left.
+        """
+        deadline = None if timeout_s is None else time.perf_counter() + timeout_s
+        live = set(self.live)
+        self._turns = deque(trial_id for trial_id in self._turns if trial_id in live)
+        if not self._turns:
+            return []
+        trial_id = self._turns[0]
+        report = self._train(trial_id, self._slots[trial_id], deadline)
+        if report is None:
+            return []
+        self._turns.rotate(-1)
+        return [report]
+
+    def snapshot(self, trial_id: str) -> Checkpoint:
+        """The trial as it stands; it goes on unchanged. Raises NotFound, or TrialInfeasible after a failure."""
+        slot = self._slot(trial_id)
+        if trial_id in self._failures:
+            raise TrialInfeasible(f"nothing to keep: {self._failures[trial_id]}", epoch=slot.epoch + 1)
+        return slot.snapshot()
+
+    def release(self, trial_id: str) -> None:
+        """Empties the trial's slot. Raises NotFound."""
+        self._slot(trial_id)
+        del self._slots[trial_id]
+        self._failures.pop(trial_id, None)
+
+    def _train(self, trial_id: str, slot: Slot, deadline: float | None) -> EpochReport | None:
+        started = time.perf_counter()
+        try:
+            with streams.kept_global_state():
+                trained = slot.train(deadline)
+        except Diverged as error:
+            kind, failure = FailureKind.DIVERGED, str(error)
+        except Exception as error:  # noqa: BLE001 - a network may be anyone's code; its faults end its trial alone
+            where = f"at epoch {slot.epoch + 1}, update {slot.update + 1}"
+            if is_out_of_memory(error):
+                kind, failure = FailureKind.OUT_OF_MEMORY, f"out of memory {where}: {_first_line(error)}"
+                free_cache(self.device)
+            else:
+                kind, failure = FailureKind.ERROR, f"{type(error).__name__} {where}: {_first_line(error)}"
+                _log.exception("trial %s failed %s", trial_id, where)
+        else:
+            if trained is None:
+                return None
+            metrics, seconds = trained
+            return EpochReport(trial_id, slot.epoch, metrics, seconds, finished=slot.done)
+        self._failures[trial_id] = failure
+        seconds = time.perf_counter() - started
+        return EpochReport(trial_id, slot.epoch + 1, {}, seconds, failure, finished=True, failure_kind=kind)
+
+    def _slot(self, trial_id: str) -> Slot:
+        if trial_id not in self._slots:
+            raise NotFound(f"trial {trial_id!r} is in no slot; there are {', '.join(self._slots) or 'none'}")
+        return self._slots[trial_id]
+
+
+def _on_device(data: PreparedData, device: torch.device) -> DeviceData:
+    parts = (data.train_x, data.train_y, data.val_x, data.val_y)
+    if fits(device, sum(part.nbytes for part in parts)):
+        parts = (data.train_x.to(device), data.train_y.to(device), data.val_x.to(device), data.val_y.to(device))
+    return DeviceData(data, device, *parts)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

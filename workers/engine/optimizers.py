@@ -1,0 +1,85 @@
+"""Optimizers as functions over one flat vector of weights.
+
+Symbols: P weights; g gradient (P,); t number of the update, from 1; lr learning rate; wd weight decay.
+
+    SGD     g' = g + wd w      m = momentum m + g'      w = w - lr m
+    Adam    g' = g + wd w      (L2: the decay passes through the moments; Kingma & Ba 2015)
+    AdamW   w  = w - lr wd w   (decoupled: the decay does not; Loshchilov & Hutter 2019), g' = g
+            m = b1 m + (1 - b1) g'    v = b2 v + (1 - b2) g'^2    w = w - lr m^ / (sqrt(v^) + eps)
+            with m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)
+
+The operations and their order are those of `torch.optim`, so the results are the same bit for bit. A trial's
+parameters are views of one vector, so an update takes a handful of operations however many layers there are, and
+vectors of several trials can be stacked to (members, P).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from workers.engine.settings import TrainingSettings
+from workers.networks import OptimizerName
+
+STATE_NAMES: Mapping[OptimizerName, tuple[str, ...]] = {
+    "sgd": ("momentum",),
+    "adam": ("first_moment", "second_moment"),
+    "adamw": ("first_moment", "second_moment"),
+}
+"""The vectors (P,) that each optimizer keeps; all begin at zero."""
+
+
+def initial_state(optimizer: OptimizerName, weights: Tensor) -> dict[str, Tensor]:  # (P,) -> each (P,)
+    return {name: torch.zeros_like(weights) for name in STATE_NAMES[optimizer]}
+
+
+def clip(gradient: Tensor, largest_norm: float) -> None:  # (P,)
+    """Scales the gradient in place so that its norm is at most `largest_norm`; see torch's clip_grad_norm_."""
+    gradient.mul_((largest_norm / (gradient.norm() + 1e-6)).clamp_(max=1.0))
+
+
+def update(
+    weights: Tensor,  # (P,)
+    gradient: Tensor,  # (P,)
+    state: Mapping[str, Tensor],  # each (P,)
+    settings: TrainingSettings,
+    learning_rate: float,
+    number: int,
+) -> None:
+    """One update in place of the weights and the state; the gradient is used up. `number` counts from 1."""
+    if settings.gradient_clip > 0.0:
+        clip(gradient, settings.gradient_clip)
+    if settings.weight_decay > 0.0:
+        if settings.optimizer == "adamw":
+            weights.mul_(1.0 - learning_rate * settings.weight_decay)
+        else:
+            gradient.add_(weights, alpha=settings.weight_decay)
+    if settings.optimizer == "sgd":
+        _sgd(weights, gradient, state["momentum"], settings, learning_rate)
+    else:
+        _adam(weights, gradient, state["first_moment"], state["second_moment"], settings, learning_rate, number)
+
+
+def _sgd(weights: Tensor, gradient: Tensor, momentum: Tensor, settings: TrainingSettings, learning_rate: float) -> None:
+    if settings.momentum > 0.0:
+        gradient = momentum.mul_(settings.momentum).add_(gradient)
+    weights.add_(gradient, alpha=-learning_rate)
+
+
+def _adam(
+    weights: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    settings: TrainingSettings,
+    learning_rate: float,
+    number: int,
+) -> None:
+    first.lerp_(gradient, 1.0 - settings.beta1)
+    second.mul_(settings.beta2).addcmul_(gradient, gradient, value=1.0 - settings.beta2)
+    correction1 = 1.0 - settings.beta1**number
+    correction2 = 1.0 - settings.beta2**number
+    denominator = (second.sqrt() / correction2**0.5).add_(settings.epsilon)
+    weights.addcdiv_(first, denominator, value=-learning_rate / correction1)

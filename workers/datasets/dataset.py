@@ -121,7 +121,7 @@ class Dataset:
         return digest.hexdigest()
 
 
-def decode_tokens(dataset: Dataset, ids: NDArray[np.integer]) -> str:
+def decode_tokens(dataset: Dataset, ids: NDArray[np.generic]) -> str:
     """The text that token ids (any shape, read in order) stand for."""
     text = "".join(dataset.vocabulary[token] for token in np.ravel(ids).tolist())
     return text if dataset.tokens == "characters" else text.encode("latin-1").decode("utf-8", "replace")

@@ -39,7 +39,8 @@ def parse_parquet(path: Path, *, name: str, target: str | None, task: Task | Non
         ]
         with pa.parquet.ParquetFile(path, read_dictionary=texts) as file:
             table = file.read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+        table.validate(full=True)  # texts may hold bytes that are not UTF-8
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InvalidDataset(f"the file cannot be read as Parquet: {_first_line(error)}") from error
     notes: tuple[str, ...] = ()
     hidden = [column for column in table.column_names if column.startswith("__index_level_")]

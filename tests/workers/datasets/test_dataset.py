@@ -100,20 +100,26 @@ def test_other_modalities_survive_too(tmp_path: Path, dataset: Dataset) -> None:
 
 def test_equal_data_give_equal_bytes_whatever_their_memory_layout() -> None:
     plain = images()
-    fortran = Dataset("images", plain.task, "image", np.asfortranarray(plain.X), plain.y, class_names=plain.class_names)
+    fortran = Dataset("images", plain.task, "image", plain.X.copy(order="F"), plain.y, class_names=plain.class_names)
     swapped = Dataset(
-        "images", plain.task, "image", plain.X.astype(">f4"), plain.y.astype(">i8"), class_names=plain.class_names
+        "images",
+        plain.task,
+        "image",
+        plain.X.astype(np.dtype(">f4")),
+        plain.y.astype(np.dtype(">i8")),
+        class_names=plain.class_names,
     )
     assert to_bytes(plain) == to_bytes(fortran) == to_bytes(swapped)
 
 
 def test_a_missing_cell_has_one_bit_pattern() -> None:
-    def table(nan: np.float32) -> Dataset:
-        X = np.array([[1.0], [nan]], np.float32)
-        return Dataset("t", Task.REGRESSION, "tabular", X, np.array([0, 1], np.float32), columns=(Column("x"),))
+    def table(nan_bits: int) -> Dataset:
+        bits = np.array([[0x3F800000], [nan_bits]], np.uint32)
+        y = np.array([0, 1], np.float32)
+        return Dataset("t", Task.REGRESSION, "tabular", bits.view(np.float32), y, columns=(Column("x"),))
 
-    negative_nan = np.array(0xFFC00001, np.uint32).view(np.float32)[()]
-    assert table(negative_nan).content_hash == table(np.float32(np.nan)).content_hash
+    assert table(0xFFC00001).content_hash == table(0x7FC00000).content_hash
+    assert table(0xFFC00001).content_hash != table(0x7F7FFFFF).content_hash
 
 
 def test_the_hash_sees_every_value_but_not_the_name() -> None:

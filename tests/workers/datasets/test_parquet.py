@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,9 @@ ROWS = 12
 
 
 def read(
-    folder: Path, columns: dict[str, object], target: str | None = None, limits: DatasetLimits | None = None
+    folder: Path, columns: Mapping[str, object], target: str | None = None, limits: DatasetLimits | None = None
 ) -> Dataset:
-    pq.write_table(pa.table(columns), folder / "upload")
+    pq.write_table(pa.table(dict(columns)), folder / "upload")
     return parse(folder / "upload", "file.parquet", target=target, limits=limits)
 
 

@@ -2,5 +2,10 @@
 
 from typing import TypeAlias
 
-JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+from typing_extensions import TypeAliasType
+
+# A named type, because Pydantic cannot follow an alias that contains itself.
+JsonValue = TypeAliasType(
+    "JsonValue", "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+)
 JsonObject: TypeAlias = dict[str, JsonValue]

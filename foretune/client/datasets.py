@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import secrets
+import time
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
+from foretune.client.answers import Reply
 from foretune.client.paging import iterate
 from foretune.client.transport import Payload, Transport, segment
-from foretune.errors import InvalidRequest, NotFound
-from foretune.wire.base import Page
-from foretune.wire.datasets import Dataset, Network, Task
+from foretune.errors import ClientError, InvalidDataset, InvalidRequest, NotFound
+from foretune.wire.base import Answer, Page
+from foretune.wire.datasets import Dataset, DatasetState, Network, PendingDataset, Task
 
 _UPLOAD_TIMEOUT_S = 600.0
+_READING_TIMEOUT_S = 600.0
 
 
 class Datasets:
@@ -88,7 +91,28 @@ class Datasets:
             creates=True,
             timeout_s=_UPLOAD_TIMEOUT_S,
         )
-        return reply.as_model(Dataset)
+        return self._when_read(reply)
+
+    def _when_read(self, reply: Reply) -> Dataset:
+        """The dataset, as soon as a worker has read its file. Raises InvalidDataset with what is wrong with it."""
+        deadline, wait_s = time.monotonic() + _READING_TIMEOUT_S, 0.05
+        while True:
+            state = reply.as_model(_State)
+            if state.state in (None, DatasetState.READY):
+                return reply.as_model(Dataset)
+            pending = reply.as_model(PendingDataset)
+            if pending.state is DatasetState.FAILED:
+                fault = pending.error
+                raise InvalidDataset(fault.message if fault else None, code=fault.code if fault else None)
+            if time.monotonic() + wait_s > deadline:
+                raise ClientError(f"{pending.id} was uploaded, but no worker has read it yet: is one running?")
+            time.sleep(wait_s)
+            wait_s = min(1.0, 1.5 * wait_s)
+            reply = self._transport.call("GET", f"/v1/datasets/{segment(pending.id)}")
+
+
+class _State(Answer):
+    state: DatasetState | None = None
 
 
 class Networks:

@@ -78,10 +78,12 @@ class Network(Answer):
     name: str
     description: str
     tasks: list[Task]
-    view: str | list[str]
-    """The modality, or modalities, that it reads."""
+    views: list[str]
+    """The modalities that it reads, the preferred one first."""
     space: list[Parameter]
     """The default search space."""
+    limits: list[Parameter]
+    """What each hyperparameter may be at all; a search may go beyond `space`, but not beyond these."""
     defaults: dict[str, JsonValue]
     """What an expert would try first."""
     metrics: dict[str, list[str]] = Field(default_factory=dict)

@@ -234,9 +234,9 @@ def register_builtin(tx: Transaction, name: str, parsed: ParsedDataset, *, sha25
     return _to_wire(dataset_rows.upsert_builtin(tx, row))
 
 
-def still_parsing(tx: Transaction, older_than_s: float, limit: int = 100) -> list[str]:
-    """The data sets whose doorbell was perhaps lost: upkeep rings again for them."""
-    return dataset_rows.parsing_since(tx, timedelta(seconds=older_than_s), limit)
+def missing_builtins(tx: Transaction, names: Sequence[str]) -> list[str]:
+    """Which of these built-in data sets nobody has published yet."""
+    return [name for name in names if not dataset_rows.builtin_exists(tx, name)]
 
 
 def forget_failed(tx: Transaction) -> int:

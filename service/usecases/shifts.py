@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from foretune.errors import NotFound
 from foretune.json_types import JsonObject
 from foretune.states import ExperimentState, TrialState
 from service.bus import Bus
+from service.db import datasets as dataset_rows
 from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger
@@ -63,6 +65,8 @@ class Verdict(StrEnum):
 class ReportAnswer:
     state: ExperimentState
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+    """The trials whose checkpoint was written down."""
 
 
 def claim(tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int) -> Claim | None:
@@ -144,7 +148,8 @@ def report(
                 trial_id: Verdict.LOST if verdict is Verdict.LOST else Verdict.STOP
                 for trial_id, verdict in verdicts.items()
             }
-        return ReportAnswer(ledger.state, verdicts)
+        kept = {one.trial_id for one in reports if one.checkpoint and verdicts[one.trial_id] is not Verdict.LOST}
+        return ReportAnswer(ledger.state, verdicts, frozenset(kept))
 
 
 def hand_back(tx: Transaction, bus: Bus, experiment_id: str, trials: Mapping[str, int], *, again: bool) -> None:
@@ -163,6 +168,14 @@ def fail(tx: Transaction, bus: Bus, experiment_id: str, reason: str) -> None:
     """Ends the experiment for an error that no other trial would escape."""
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         outcomes.fail_experiment(ledger, reason)
+
+
+def dataset_artifact(tx: Transaction, dataset_id: str) -> str:
+    """The key of a data set's canonical form. Raises NotFound when it was deleted or is not ready."""
+    stored = dataset_rows.find_by_id(tx, dataset_id)
+    if stored is None or stored.artifact is None:
+        raise NotFound(f"there is no data set {dataset_id!r} to train on")
+    return stored.artifact
 
 
 def extend(tx: Transaction, leases: Mapping[str, int]) -> set[str]:

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from pydantic import TypeAdapter
-
-from foretune.errors import FieldError, InvalidExperiment, NotFound
+from foretune.errors import FieldError, InvalidExperiment, InvalidRequest, NotFound
 from foretune.ids import new_id
-from foretune.json_types import JsonObject, JsonValue
+from foretune.json_types import JsonObject
 from foretune.metrics import Goal
 from foretune.parameters import Parameter
 from foretune.schedules import ScheduleShape
 from foretune.spaces import Space
 from foretune.states import ExperimentState
+from foretune.tunables import Tunables
 from foretune.wire import datasets as wire_datasets
 from foretune.wire.experiments import ExperimentRequest, Mode
 from service.db import experiments as experiment_rows
@@ -104,16 +103,14 @@ def _managed(tx: Transaction, project: str, request: ExperimentRequest) -> _Part
             "network",
             f"network {network.name!r} does {', '.join(network.tasks)}; dataset {dataset.name!r} is {dataset.task}",
         )
-    views = [network.view] if isinstance(network.view, str) else network.view
-    if not set(views) & set(dataset.views):
+    if not set(network.views) & set(dataset.views):
         _refuse(
             "network",
-            f"network {network.name!r} reads {' or '.join(views)} data; dataset {dataset.name!r} can be read as "
-            f"{' or '.join(dataset.views)}",
+            f"network {network.name!r} reads {' or '.join(network.views)} data; dataset {dataset.name!r} can be read "
+            f"as {' or '.join(dataset.views)}",
         )
-    default = Space(tuple(network.space))
-    space = _space(request.space) if request.space is not None else default
-    _check_network_parameters(network, space, request.fixed)
+    space = _space(request.space) if request.space is not None else _default_space(network, dataset.task)
+    _check_tunables(network, space, request.fixed)
     names = network.metrics[dataset.task.value]
     name = request.metric.name if request.metric else names[0]
     if name not in names:
@@ -140,34 +137,31 @@ def _network(tx: Transaction, name: str) -> wire_datasets.Network:
     return known[name]
 
 
-def _check_network_parameters(network: wire_datasets.Network, space: Space, fixed: JsonObject) -> None:
+def tunables(network: wire_datasets.Network) -> Tunables:
+    """What of a published network may be set."""
+    return Tunables(network.name, {limit.name: limit for limit in network.limits}, network.defaults)
+
+
+def _default_space(network: wire_datasets.Network, task: wire_datasets.Task) -> Space:
+    """The network's own space, without what means nothing for the task."""
+    space = Space(tuple(network.space))
+    if task is wire_datasets.Task.CLASSIFICATION or "label_smoothing" not in space.by_name:
+        return space
+    return space.without(["label_smoothing"], {})
+
+
+def _check_tunables(network: wire_datasets.Network, space: Space, fixed: JsonObject) -> None:
     """What a network does not know it would silently ignore: refuse it."""
-    known = {parameter.name: parameter for parameter in network.space}
-    allowed = set(known) | set(network.defaults)
-    faults = [
-        FieldError(("body", "space", position, "name"), _unknown_parameter(network, parameter.name, allowed))
-        for position, parameter in enumerate(space.parameters)
-        if parameter.name not in allowed
-    ]
-    for name, value in fixed.items():
-        if name not in allowed:
-            faults.append(FieldError(("body", "fixed", name), _unknown_parameter(network, name, allowed)))
-        elif name in known and _kind(value) != _kind(network.defaults.get(name, value)):
-            faults.append(
-                FieldError(("body", "fixed", name), f"{name} is like {network.defaults[name]!r}, not {value!r}")
-            )
-    if faults:
-        raise InvalidExperiment(faults[0].msg, errors=faults)
-
-
-def _unknown_parameter(network: wire_datasets.Network, name: str, allowed: set[str]) -> str:
-    return f"network {network.name!r} has no hyperparameter {name!r}; it has {', '.join(sorted(allowed))}"
-
-
-def _kind(value: JsonValue) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    return "number" if isinstance(value, int | float) else type(value).__name__
+    known = tunables(network)
+    for field, check in (
+        ("fixed", lambda: known.check_fixed(fixed)),
+        ("space", lambda: known.check_space(space, fixed)),
+    ):
+        try:
+            check()
+        except InvalidRequest as error:
+            faults = [FieldError(("body", field, *fault.loc), fault.msg) for fault in error.errors]
+            raise InvalidExperiment(error.message, errors=faults) from None
 
 
 def _space(parameters: list[Parameter]) -> Space:
@@ -187,9 +181,7 @@ def _settled(space: Space, fixed: JsonObject) -> Space:
         raise InvalidExperiment(faults[0].msg, errors=faults)
     if set(space.by_name) <= set(fixed):
         _refuse("fixed", "every hyperparameter is fixed: leave at least one to search")
-    settled = space.without(fixed, fixed)
-    TypeAdapter(list[Parameter]).validate_python(settled.to_json())
-    return settled
+    return space.without(fixed, fixed)
 
 
 def _known_priors(tx: Transaction, project: str, ids: list[str]) -> list[str]:

@@ -1,0 +1,196 @@
+"""From rows to values and back: what the meta-learner sees of an experiment, kept warm between calls."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from foretune.json_types import JsonObject
+from foretune.spaces import Configuration, Space
+from foretune.states import TrialState
+from metalearner import Effort, Memory, Observation, Problem, Proposal, ProposerName, propose
+from metalearner.thresholds import thresholds
+from metalearner.values import StoppingPolicy
+from service.db.session import Database
+from service.usecases import proposals as usecase
+from service.usecases.proposals import StoredExperiment, StoredTrial
+from service.usecases.trials import Proposed
+
+_KEPT_EXPERIMENTS = 64
+_OUTSTANDING_S = 30.0
+"""A proposal that nobody turned into a trial by then is forgotten."""
+
+
+@dataclass
+class _Known:
+    """One experiment as far as it was read."""
+
+    experiment: StoredExperiment
+    problem: Problem
+    trials_seq: int = 0
+    points_seq: int = 0
+    trials: dict[str, StoredTrial] = field(default_factory=dict)
+    results: list[tuple[int, Observation]] = field(default_factory=list)
+    curves: dict[str, dict[int, float | None]] = field(default_factory=lambda: defaultdict(dict))
+    memory: Memory = field(default_factory=Memory)
+    outstanding: dict[int, tuple[float, Configuration]] = field(default_factory=dict)
+    """Proposals by index that are not trials yet, with the time at which they are given up."""
+
+    @property
+    def observations(self) -> list[Observation]:
+        return [observation for _, observation in self.results]
+
+
+class Proposals:
+    """Proposes for any experiment. Use from one thread; a second instance elsewhere does no harm."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    def propose(self, experiment_id: str, count: int, effort: Effort) -> list[Proposed]:
+        """`count` proposals that have seen every result told so far. Raises NotFound."""
+        known = self._read(experiment_id, curves=False)
+        now = time.monotonic()
+        known.outstanding = {
+            index: one
+            for index, one in known.outstanding.items()
+            if one[0] > now and index >= known.experiment.trials_created
+        }
+        index = max([known.experiment.trials_created, *(index + 1 for index in known.outstanding)])
+        pending = [trial.configuration for trial in known.trials.values() if not trial.state.finished]
+        pending += [configuration for _, configuration in known.outstanding.values()]
+        observations = known.observations
+        made = propose(known.problem, observations, pending, count, index=index, memory=known.memory, effort=effort)
+        for offset, proposal in enumerate(made):
+            known.outstanding[index + offset] = (now + _OUTSTANDING_S, proposal.configuration)
+        return [
+            _proposed(proposal, index + offset, known.trials_seq, len(pending) + offset)
+            for offset, proposal in enumerate(made)
+        ]
+
+    def thresholds(self, experiment_id: str, epochs: Sequence[int]) -> dict[int, float]:
+        """What the experiment's stopping policy asks of a trial at these epochs. Raises NotFound."""
+        known = self._known.get(experiment_id)
+        if known is not None and known.experiment.stopping == StoppingPolicy.NONE:
+            return {}
+        known = self._read(experiment_id, curves=True)
+        curves = [_unbroken(points) for points in known.curves.values()]
+        return thresholds(known.problem, curves, StoppingPolicy(known.experiment.stopping), epochs)
+
+    def store_thresholds(self, experiment_id: str) -> None:
+        """Computes the thresholds and keeps them where the API compares measurements with them. Raises NotFound."""
+        known = self._read(experiment_id, curves=True)
+        last = max((max(points) for points in known.curves.values() if points), default=0)
+        values = self.thresholds(experiment_id, range(1, last + 1))
+        with self._database.transaction() as tx:
+            usecase.store_thresholds(tx, experiment_id, known.points_seq, values)
+
+    def observed(self, experiment_id: str) -> tuple[Problem, list[Observation], dict[str, StoredTrial]]:
+        """All that is known of an experiment, for a recommendation. Raises NotFound."""
+        known = self._read(experiment_id, curves=False)
+        return known.problem, known.observations, known.trials
+
+    def _read(self, experiment_id: str, *, curves: bool) -> _Known:
+        known = self._known.pop(experiment_id, None)
+        trials_seq = known.trials_seq if known else 0
+        points_seq = (known.points_seq if known else 0) if curves else None
+        with self._database.transaction() as tx:
+            changes = usecase.changes_since(tx, experiment_id, trials_seq, points_seq)
+            defaults: JsonObject = {}
+            if known is None and changes.experiment.network:
+                defaults = usecase.network_defaults(tx, changes.experiment.network)
+        if known is None or known.experiment.space != changes.experiment.space:
+            # A widened space is another problem: everything is encoded anew.
+            fresh = _Known(changes.experiment, problem_of(changes.experiment, defaults or _defaults(known)))
+            if known is not None:
+                fresh.trials, fresh.results = known.trials, known.results
+                fresh.trials_seq, fresh.points_seq, fresh.curves = known.trials_seq, known.points_seq, known.curves
+            known = fresh
+        known.experiment = changes.experiment
+        _take_in(known, changes)
+        self._known[experiment_id] = known
+        while len(self._known) > _KEPT_EXPERIMENTS:
+            self._known.popitem(last=False)
+        return known
+
+
+def problem_of(experiment: StoredExperiment, defaults: JsonObject) -> Problem:
+    """The experiment as the meta-learner sees it. `defaults`: the network's."""
+    space = Space.from_json(experiment.space)
+    return Problem(
+        space=space,
+        goal=experiment.goal,
+        max_epochs=experiment.max_epochs,
+        max_trials=experiment.max_trials,
+        seed=experiment.seed,
+        proposer=ProposerName(experiment.proposer),
+        defaults=_within(space, defaults),
+    )
+
+
+def _defaults(known: _Known | None) -> JsonObject:
+    return dict(known.problem.defaults) if known and known.problem.defaults else {}
+
+
+def _within(space: Space, defaults: JsonObject) -> Configuration | None:
+    """The defaults as a point of this space; None unless every active parameter has one within its range."""
+    chosen: Configuration = {}
+    for parameter in space.parameters:
+        if not space.is_active(parameter, chosen):
+            continue
+        if parameter.name not in defaults or parameter.problem_with(defaults[parameter.name]):
+            return None
+        chosen[parameter.name] = defaults[parameter.name]
+    return chosen
+
+
+def _take_in(known: _Known, changes: usecase.Changes) -> None:
+    results = []
+    for trial in changes.trials:
+        before = known.trials.get(trial.id)
+        known.trials[trial.id] = trial
+        if usecase.is_result(trial) and trial.result_seq is not None and (before is None or not before.state.finished):
+            results.append((trial.result_seq, _observation(trial)))
+    known.results.extend(sorted(results, key=lambda result: result[0]))
+    for point in changes.points:
+        known.curves[point.trial_id][point.epoch] = point.value
+    known.trials_seq = changes.trials_seq
+    known.points_seq = max(known.points_seq, changes.points_seq)
+
+
+def _observation(trial: StoredTrial) -> Observation:
+    infeasible = trial.state is TrialState.INFEASIBLE
+    return Observation(
+        configuration=trial.configuration,
+        value=None if infeasible else trial.best_value,
+        finished=trial.state is TrialState.COMPLETED,
+        infeasible=infeasible,
+        epochs=trial.epochs,
+    )
+
+
+def _unbroken(points: dict[int, float | None]) -> tuple[float, ...]:
+    """The curve from epoch 1 up to the first gap."""
+    curve: list[float] = []
+    while (value := points.get(len(curve) + 1)) is not None:
+        curve.append(value)
+    return tuple(curve)
+
+
+def _proposed(proposal: Proposal, index: int, seen_event: int, pending: int) -> Proposed:
+    predicted: JsonObject | None = None
+    if proposal.predicted is not None:
+        prediction = proposal.predicted
+        predicted = {"median": prediction.median, "low": prediction.low, "high": prediction.high}
+    replay: JsonObject = {
+        "seed": proposal.seed,
+        "index": index,
+        "seen_results": proposal.seen,
+        "seen_event": seen_event,
+        "effort": proposal.effort.value,
+        "pending": pending,
+    }
+    return Proposed(proposal.configuration, proposal.origin.value, predicted, replay)

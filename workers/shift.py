@@ -1,0 +1,317 @@
+"""A shift: a worker takes an experiment's open trials, trains for a bounded time, reports, and hands back.
+
+The loop reads top to bottom in `Shift.run`. No transaction is open while a network trains; every report is one short
+transaction with the measurements, the newest checkpoints and the event log. A worker that is killed leaves leases that
+run out; one that is asked to stop keeps checkpoints and frees its trials at the next epoch.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import structlog
+
+from foretune.errors import ForetuneError, InvalidRequest, NotFound, StorageFull, TrialInfeasible, Unavailable
+from foretune.json_types import JsonObject
+from foretune.spaces import Space
+from foretune.states import ExperimentState
+from metalearner import Effort
+from service.bus.names import QUEUE_TRAIN
+from service.settings import settings
+from service.usecases import outcomes, shifts
+from service.usecases.proposals import StoredExperiment, StoredTrial
+from service.usecases.shifts import TrialReport, Verdict
+from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, TrialSpec, trial_spec
+from workers.heartbeat import Heartbeat
+from workers.process import WorkerProcess
+from workers.proposals import Proposals
+from workers.seeds import trial_seed
+from workers.training import TrainingTask, TrainingTasks, device_name
+
+_REPORT_EVERY_S = 0.05
+"""Epochs that end within this time share a transaction."""
+_RETRY_S = 0.5
+_GIVE_UP_S = 120.0
+"""How long a shift waits for a database that is away; its trials are freed by their leases anyway."""
+
+_log = structlog.get_logger(__name__)
+_warm = threading.local()
+
+
+@dataclass
+class _Held:
+    """A trial in a slot of this shift."""
+
+    trial: StoredTrial
+    kept_at: float
+    """When its state was last kept in a checkpoint."""
+    artifact: str | None
+    measured: list[outcomes.Measured] = field(default_factory=list)
+    last: EpochReport | None = None
+
+
+class Shift:
+    """One shift on one experiment."""
+
+    def __init__(self, process: WorkerProcess, experiment_id: str) -> None:
+        self._process = process
+        self._experiment_id = experiment_id
+        self._held: dict[str, _Held] = {}
+        self._heartbeat = Heartbeat(process)
+        self._over = False
+        if not hasattr(_warm, "tasks"):
+            _warm.tasks, _warm.proposals = TrainingTasks(process), Proposals(process.database)
+        self._tasks: TrainingTasks = _warm.tasks
+        self._proposals: Proposals = _warm.proposals
+
+    def run(self) -> None:
+        """Trains until the experiment has nothing more to do, the time is up or the worker is asked to stop."""
+        claim = self._claim(1)
+        if claim is None:
+            return
+        try:
+            task = self._tasks.of(claim.experiment)
+        except (NotFound, InvalidRequest) as error:
+            self._fail(f"its data or network cannot be used: {error.message}")
+            return
+        engine = Engine(task.network, task.data, device_name())
+        with self._heartbeat:
+            try:
+                self._train(engine, task, claim)
+            except NotFound:
+                _log.info("experiment_deleted", experiment=self._experiment_id)
+            except Exception:
+                self._abandon()
+                raise
+
+    def _train(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> None:
+        deadline = time.monotonic() + settings().foretune_shift_s
+        self._admit(engine, task, claim)
+        self._fill(engine, task)
+        reported_at = 0.0
+        while engine.live and not self._over:
+            reports = engine.advance(timeout_s=_REPORT_EVERY_S)
+            self._note(reports, task)
+            now = time.monotonic()
+            ended = any(report.finished for report in reports)
+            if ended or now - reported_at >= _REPORT_EVERY_S or self._is_counted(claim.experiment):
+                self._report(engine)
+                reported_at = time.monotonic()
+            if self._process.draining() or (now >= deadline and self._others_wait()):
+                break
+            if ended:
+                self._fill(engine, task)
+        self._report(engine)
+        self._hand_back(engine)
+
+    def _is_counted(self, experiment: StoredExperiment) -> bool:
+        """Whether a single epoch may end the experiment: then each is reported at once."""
+        return experiment.max_total_epochs is not None or experiment.target is not None
+
+    def _others_wait(self) -> bool:
+        try:
+            return self._process.bus.queue_lengths((QUEUE_TRAIN,))[QUEUE_TRAIN] > 0
+        except Exception as error:  # noqa: BLE001 - Redis may be away; then nobody waits
+            _log.warning("queue_unknown", error=str(error))
+            return False
+
+    def _claim(self, slots: int) -> shifts.Claim | None:
+        try:
+            with self._process.database.transaction() as tx:
+                return shifts.claim(tx, self._process.bus, self._experiment_id, self._process.id, slots)
+        except NotFound:
+            return None
+        except Unavailable as error:
+            # What is in the slots goes on; the free ones wait.
+            _log.warning("nothing_claimed", error=error.message)
+            return None
+
+    def _fill(self, engine: Engine, task: TrainingTask) -> None:
+        """Fills the free slots: trials that wait first, then new proposals."""
+        while engine.free and not self._over:
+            claim = self._claim(engine.free)
+            if claim is None:
+                return
+            admitted = self._admit(engine, task, claim)
+            if not claim.trials and not admitted:
+                return
+
+    def _admit(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> int:
+        """Puts claimed trials and new proposals into slots; how many there were."""
+        trials = list(claim.trials)
+        if claim.open_slots > 0:
+            trials += self._propose(claim.open_slots)
+        for trial in trials:
+            self._admit_one(engine, task, claim.experiment, trial)
+        return len(trials)
+
+    def _propose(self, count: int) -> list[StoredTrial]:
+        try:
+            proposed = self._proposals.propose(self._experiment_id, count, Effort.THOROUGH)
+            with self._process.database.transaction() as tx:
+                return shifts.start(tx, self._process.bus, self._experiment_id, self._process.id, proposed)
+        except Unavailable as error:
+            _log.warning("nothing_started", error=error.message)
+            return []
+
+    def _admit_one(self, engine: Engine, task: TrainingTask, experiment: StoredExperiment, trial: StoredTrial) -> None:
+        refused: TrialReport | None = None
+        try:
+            engine.admit(_spec(task, experiment, trial), self._checkpoint(trial))
+        except TrialInfeasible as error:
+            refused = TrialReport(trial.id, trial.attempts, infeasible=error.message)
+        except ForetuneError as error:
+            refused = TrialReport(trial.id, trial.attempts, failed=error.message)
+        if refused is not None:
+            self._send([refused])
+            return
+        artifact = str(trial.checkpoint["artifact"]) if trial.checkpoint else None
+        self._held[trial.id] = _Held(trial, time.monotonic(), artifact)
+        self._heartbeat.hold(trial.id, trial.attempts)
+
+    def _checkpoint(self, trial: StoredTrial) -> Checkpoint | None:
+        if trial.checkpoint is None:
+            return None
+        try:
+            return Checkpoint.from_bytes(self._process.artifacts.read_bytes(str(trial.checkpoint["artifact"])))
+        except (NotFound, InvalidRequest) as error:
+            # A checkpoint that is gone or damaged costs time, not the trial: it starts anew, to the same numbers.
+            _log.warning("checkpoint_lost", trial=trial.id, error=error.message)
+            return None
+
+    def _note(self, reports: list[EpochReport], task: TrainingTask) -> None:
+        for report in reports:
+            held = self._held[report.trial_id]
+            held.last = report
+            if report.failure is None:
+                value = report.metrics.get(task.metric)
+                held.measured.append(outcomes.Measured(report.epoch, value, report.seconds, dict(report.metrics)))
+
+    def _report(self, engine: Engine) -> None:
+        """Sends what happened since the last report, with a fresh checkpoint where the last one is old."""
+        lost = self._heartbeat.lost()
+        reports = []
+        for trial_id, held in list(self._held.items()):
+            if trial_id in lost:
+                self._forget(engine, trial_id)
+            elif held.measured or (held.last is not None and held.last.finished):
+                reports.append(self._report_of(engine, held))
+        if not reports:
+            return
+        for trial_id, verdict in self._send(reports).items():
+            held = self._held[trial_id]
+            held.measured = []
+            if verdict is not Verdict.CONTINUE:
+                self._forget(engine, trial_id)
+
+    def _report_of(self, engine: Engine, held: _Held) -> TrialReport:
+        last, trial = held.last, held.trial
+        if last is not None and last.failure is not None:
+            error = last.failure_kind is FailureKind.ERROR
+            return TrialReport(
+                trial.id,
+                trial.attempts,
+                tuple(held.measured),
+                failed=last.failure if error else None,
+                infeasible=None if error else last.failure,
+            )
+        finished = last is not None and last.finished
+        due = finished or time.monotonic() - held.kept_at >= settings().foretune_checkpoint_every_s
+        checkpoint = self._keep(engine, held) if due else None
+        return TrialReport(trial.id, trial.attempts, tuple(held.measured), checkpoint, finished=finished)
+
+    def _keep(self, engine: Engine, held: _Held) -> JsonObject | None:
+        """Writes a checkpoint beside the old one; the old one goes when the new one is in the database."""
+        snapshot = engine.snapshot(held.trial.id)
+        epoch = snapshot.position.epoch
+        key = f"checkpoints/{self._experiment_id}/{held.trial.id}/{held.trial.attempts}-{snapshot.position.update}"
+        try:
+            self._process.artifacts.put_bytes(key, snapshot.to_bytes())
+        except (StorageFull, Unavailable) as error:
+            _log.error("checkpoint_not_kept", trial=held.trial.id, error=error.message)
+            return None
+        held.kept_at = time.monotonic()
+        return {"epoch": epoch, "artifact": key}
+
+    def _send(self, reports: list[TrialReport]) -> dict[str, Verdict]:
+        """Reports in one transaction; waits for a database that is away, with everything still in memory."""
+        epochs = sorted({max(one.epoch for one in report.measured) for report in reports if report.measured})
+        thresholds = self._proposals.thresholds(self._experiment_id, epochs)
+        give_up_at = time.monotonic() + _GIVE_UP_S
+        while True:
+            try:
+                with self._process.database.transaction() as tx:
+                    answer = shifts.report(tx, self._process.bus, self._experiment_id, reports, thresholds)
+                break
+            except Unavailable:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(_RETRY_S)
+        self._over = answer.state is not ExperimentState.RUNNING
+        self._replace_artifacts(reports, answer.kept)
+        return answer.verdicts
+
+    def _replace_artifacts(self, reports: list[TrialReport], kept: frozenset[str]) -> None:
+        """Deletes the checkpoints that nothing refers to any more."""
+        for report in reports:
+            held = self._held.get(report.trial_id)
+            if held is None or report.checkpoint is None:
+                continue
+            new = str(report.checkpoint["artifact"])
+            if report.trial_id in kept:
+                stale, held.artifact = held.artifact, new
+            else:
+                stale = new
+            if stale is not None and stale != held.artifact:
+                self._delete(stale)
+
+    def _delete(self, key: str) -> None:
+        try:
+            self._process.artifacts.delete(key)
+        except ForetuneError as error:
+            _log.warning("artifact_not_deleted", artifact=key, error=error.message)
+
+    def _forget(self, engine: Engine, trial_id: str) -> None:
+        self._held.pop(trial_id)
+        self._heartbeat.drop(trial_id)
+        engine.release(trial_id)
+
+    def _hand_back(self, engine: Engine) -> None:
+        """Keeps a checkpoint of every trial that still runs, and frees it."""
+        if self._held:
+            reports = []
+            for held in self._held.values():
+                checkpoint = self._keep(engine, held)
+                reports.append(TrialReport(held.trial.id, held.trial.attempts, checkpoint=checkpoint))
+            self._send(reports)
+        self._free(again=True)
+
+    def _free(self, *, again: bool) -> None:
+        leases = {trial_id: held.trial.attempts for trial_id, held in self._held.items()}
+        with self._process.database.transaction() as tx:
+            shifts.hand_back(tx, self._process.bus, self._experiment_id, leases, again=again)
+
+    def _abandon(self) -> None:
+        """After an error of our own: free the trials; upkeep rings again in a while."""
+        try:
+            self._free(again=False)
+        except ForetuneError as error:
+            _log.warning("not_handed_back", experiment=self._experiment_id, error=error.message)
+
+    def _fail(self, reason: str) -> None:
+        with self._process.database.transaction() as tx:
+            shifts.fail(tx, self._process.bus, self._experiment_id, reason)
+
+
+def _spec(task: TrainingTask, experiment: StoredExperiment, trial: StoredTrial) -> TrialSpec:
+    configuration = {**experiment.fixed, **trial.configuration}
+    return trial_spec(
+        task.network,
+        trial.id,
+        configuration,
+        max_epochs=trial.max_epochs,
+        seed=trial_seed(experiment.seed, trial.number),
+        space=Space.from_json(experiment.space),
+    )

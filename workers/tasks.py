@@ -1,0 +1,31 @@
+"""The Celery tasks: a few lines each. Arguments are ids, and running one twice is harmless."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from service.usecases import upkeep
+from workers.process import this_process
+
+
+@shared_task(name="train.shift", time_limit=None)
+def shift(experiment_id: str) -> None:
+    """Trains an experiment's open trials for a bounded time; `workers.shift` says how."""
+    from workers.shift import Shift
+
+    Shift(this_process(), experiment_id).run()
+
+
+@shared_task(name="datasets.parse", soft_time_limit=None)
+def parse(dataset_id: str) -> None:
+    """Reads an upload and keeps its canonical form."""
+    from workers.parsing import parse_dataset
+
+    parse_dataset(this_process(), dataset_id)
+
+
+@shared_task(name="upkeep.sweep")
+def sweep() -> None:
+    """Frees what dead processes held and rings again where a message was lost."""
+    process = this_process()
+    upkeep.sweep(process.database, process.bus)

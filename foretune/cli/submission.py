@@ -79,7 +79,7 @@ class Submission:
             inside = f" in {where(loc[:-1])}" if loc[:-1] else ""
             advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
             return self._key_place(loc), f"unknown key {name!r}{inside}; {advice}"
-        if "discriminator 'type'" in message or "tag" in message and "type" in message:
+        if "discriminator 'type'" in message or ("tag" in message and "type" in message):
             message = f"type must be one of {', '.join(_PARAMETERS)}"
         elif message in ("Field required", "Missing required argument") and loc:
             return self._nearest(loc[:-1]), f"{where(loc)} is missing"
@@ -180,11 +180,11 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+def _construct_int(_: _Loader, node: yaml.ScalarNode) -> int:
     return int(node.value)
 
 
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+def _construct_float(_: _Loader, node: yaml.ScalarNode) -> float:
     return float(node.value.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -82,15 +83,15 @@ class _Poll:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        # Not joined: a call that waits for a lost service must not keep the terminal.
         self._over.set()
+        # Not for long: a call that waits for a lost service must not keep the terminal.
+        self._thread.join(1.0)
 
     def _run(self) -> None:
         while not self._over.is_set():
-            try:
+            # The stream, which is tried again with more patience, says what is wrong.
+            with contextlib.suppress(ForetuneError):
                 self._heard(self._client.experiments.read(self._id))
-            except ForetuneError:
-                pass  # the stream, which is tried again with more patience, says what is wrong
             self._over.wait(_POLL_S)
 
 

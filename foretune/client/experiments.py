@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TypedDict, Unpack, get_args
+from typing import IO, TypedDict, Unpack, get_args
 
 from foretune.client import stream
-from foretune.client.download import save
+from foretune.client.download import fetch, save
 from foretune.client.experiment import Experiment, ExportFormat
 from foretune.client.leases import Heartbeat
 from foretune.client.paging import iterate
@@ -169,10 +171,16 @@ class Experiments:
     ) -> Path:
         """Saves all trials and measurements as CSV, JSON lines or Parquet; the file's ending chooses unless given."""
         target = Path(path)
-        chosen = format or target.suffix.removeprefix(".")
-        if chosen not in get_args(ExportFormat):
-            raise InvalidRequest(f"the format must be one of {', '.join(get_args(ExportFormat))}, not {chosen!r}")
+        chosen = _export_format(format or target.suffix.removeprefix("."))
         return save(self._transport, f"{_path(experiment_id)}/export", target, {"format": chosen})
+
+    def export_to(self, experiment_id: str, file: IO[bytes], format: ExportFormat) -> None:  # noqa: A002
+        """Writes the same to an open file, standard output for example, once it has arrived whole."""
+        with tempfile.TemporaryFile() as whole:
+            fetch(self._transport, f"{_path(experiment_id)}/export", whole, {"format": _export_format(format)})
+            whole.seek(0)
+            shutil.copyfileobj(whole, file)
+        file.flush()
 
     def ask(self, experiment_id: str, count: int, wait_s: float) -> Sequence[Trial]:
         """Leases up to `count` new trials. Raises BudgetExhausted."""
@@ -208,6 +216,12 @@ def wire_request(
     if space is not None:
         body["space"] = parameters_json(space)
     return checked(wire.ExperimentRequest, body)
+
+
+def _export_format(text: str) -> str:
+    if text not in get_args(ExportFormat):
+        raise InvalidRequest(f"the format must be one of {', '.join(get_args(ExportFormat))}, not {text!r}")
+    return text
 
 
 def _path(experiment_id: str) -> str:

@@ -6,88 +6,11 @@ A *train* worker has one pool process a device, spawned because CUDA does not su
 
 from __future__ import annotations
 
-import threading
-
-import structlog
 from celery import Celery
-from celery.signals import (
-    celeryd_after_setup,
-    setup_logging,
-    worker_process_init,
-    worker_process_shutdown,
-    worker_ready,
-    worker_shutdown,
-    worker_shutting_down,
-)
 
-from service.bus.names import QUEUE_PROPOSE, QUEUE_TRAIN
+import workers.signals  # noqa: F401 - connects them
 from service.bus.tasks import celery_app
-from service.logs import configure_logging
-from workers.process import ask_to_drain, die_with_parent, forget_drain_file, name_drain_file, this_process
 
 app: Celery = celery_app()
-app.conf.update(imports=("workers.tasks",))
-
-_log = structlog.get_logger(__name__)
-_queues: set[str] = set()
-
-
-@setup_logging.connect
-def _set_up_logging(**_: object) -> None:
-    configure_logging()
-
-
-@celeryd_after_setup.connect
-def _after_setup(instance: object, **_: object) -> None:
-    _queues.update(instance.app.amqp.queues)  # type: ignore[attr-defined]
-    name_drain_file()
-
-
-@worker_ready.connect
-def _ready(**_: object) -> None:
-    """In the main process. Desk workers run their tasks here, in threads."""
-    if QUEUE_PROPOSE not in _queues:
-        return
-    from workers.desk import Desk
-    from workers.presence import keep_signing
-
-    process = this_process()
-    Desk(process).start()
-    keep_signing(process, "desk", device=None)
-
-
-@worker_process_init.connect
-def _process_init(**_: object) -> None:
-    """In a spawned pool process: torch is imported before the first job comes."""
-    die_with_parent()
-    configure_logging()
-    from workers.presence import keep_signing
-    from workers.training import warm_up
-
-    process = this_process()
-    device = warm_up(process)
-    keep_signing(process, "train", device=device)
-
-
-@worker_shutting_down.connect
-def _shutting_down(**_: object) -> None:
-    """Runs in a signal handler: tell the pool to hand back at the next epoch, and return."""
-    ask_to_drain()
-    if QUEUE_TRAIN not in _queues:
-        threading.Thread(target=_sign_off, daemon=True).start()
-
-
-@worker_process_shutdown.connect
-def _process_shutdown(**_: object) -> None:
-    _sign_off()
-
-
-@worker_shutdown.connect
-def _shutdown(**_: object) -> None:
-    forget_drain_file()
-
-
-def _sign_off() -> None:
-    from workers.presence import sign_off
-
-    sign_off(this_process())
+# Spawned pool processes import these too.
+app.conf.update(imports=("workers.signals", "workers.tasks"))

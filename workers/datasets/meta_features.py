@@ -32,6 +32,7 @@ Numbers = NDArray[np.float64]
 def meta_features(dataset: Dataset, seed: int = 0) -> dict[str, float]:
     """Numbers that describe `dataset`; equal for equal data and seed. Takes well under a second."""
     found = _text_features(dataset) if dataset.modality == "text" else _array_features(dataset, seed)
+    # What overflowed says nothing, and JSON has no word for it.
     return {name: float(value) if np.isfinite(value) else 0.0 for name, value in found.items()}
 
 

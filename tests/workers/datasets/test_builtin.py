@@ -42,6 +42,7 @@ def test_values_are_scikit_learns() -> None:
     diabetes = load_builtin("diabetes")
     assert diabetes.task is Task.REGRESSION
     np.testing.assert_array_equal(diabetes.y, datasets.load_diabetes().target.astype(np.float32))
+    np.testing.assert_array_equal(diabetes.X, datasets.load_diabetes(scaled=False).data.astype(np.float32))
     assert load_builtin("iris").class_names == ("setosa", "versicolor", "virginica")
 
 

@@ -230,6 +230,12 @@ REFUSALS: list[tuple[str, str | bytes, dict[str, object], str]] = [
         {"task": Task.REGRESSION},
         "must hold numbers for regression; row 3 has 'seven'",
     ),
+    (
+        "one odd word in the target",
+        lines("a,b", 40, lambda i: f"{i % 7},{'unknown' if i == 30 else i}"),
+        {"task": Task.REGRESSION},
+        "row 31 has 'unknown'",
+    ),
     ("infinite target", "a,b\n1,5.5\n2,inf\n3,7\n4,8\n", {}, r"missing \(or not finite\) in 1 row\(s\): 2"),
     ("no feature left", "a,b\n7,x\n7,y\n7,x\n7,y\n", {}, "no usable feature column is left: .*constant"),
     ("modality", "a,b\n1,2\n", {"modality": "image"}, "modality 'image' does not fit"),

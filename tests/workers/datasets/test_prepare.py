@@ -27,6 +27,13 @@ def test_inputs_are_standardised_on_the_training_part() -> None:
     assert data.val_y.tolist() == wine.y[parts.validation].tolist()
 
 
+def test_channels_of_an_image_are_standardised_on_the_training_part() -> None:
+    data = prepare(load_builtin("digits"), seed=0, view="image")
+    assert float(data.train_x.mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(data.train_x.std(correction=0)) == pytest.approx(1.0, abs=1e-6)
+    assert abs(float(data.val_x.mean())) > 1e-5
+
+
 def test_what_validates_does_not_leak() -> None:
     # Given a table and its split,
     def table(changed: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Dataset:

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     """The longest life of one event stream; clients resume with `Last-Event-ID`."""
     foretune_threads: int = Field(default=32, ge=1)
     """Threads of the API process that answer requests, each with a database connection."""
-    foretune_log_format: Literal["json", "console"] = "json"
+    foretune_log_format: Literal["json", "text"] = "json"
     foretune_log_level: Literal["debug", "info", "warning", "error"] = "info"
     foretune_device: str | None = None
     """The device that workers train on (`cuda:1`, `cpu`); chosen automatically when absent."""

@@ -44,11 +44,8 @@ def dataset_from_table(
     """
     names = table.column_names
     if len(names) < 2:
-        raise InvalidDataset(
-            f"the table has only one column ({names[0]!r}); at least one feature and a target are needed"
-            if names
-            else "the table has no columns"
-        )
+        found = f"only one column ({names[0]!r})" if names else "no columns"
+        raise InvalidDataset(f"the table has {found}; at least one feature and a target are needed")
     remarks = list(notes)
     if target is None:
         target = names[-1]

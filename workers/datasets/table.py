@@ -44,8 +44,8 @@ def dataset_from_table(
     """
     names = table.column_names
     if len(names) < 2:
-        found = f"only one column ({names[0]!r})" if names else "no columns"
-        raise InvalidDataset(f"the table has {found}; at least one feature and a target are needed")
+        width = f"only one column ({names[0]!r})" if names else "no columns"
+        raise InvalidDataset(f"the table has {width}; at least one feature and a target are needed")
     remarks = list(notes)
     if target is None:
         target = names[-1]
@@ -53,8 +53,7 @@ def dataset_from_table(
     found = _find_target(names, target)
     answer = _read_target(table.column(found), target, task, texts, decimal_comma)
     remarks += answer.notes
-    columns: list[Column] = []
-    arrays: list[NDArray[np.float32]] = []
+    columns, arrays = list[Column](), list[NDArray[np.float32]]()
     for position, feature_name in enumerate(names):
         if position == found:
             continue

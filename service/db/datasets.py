@@ -134,14 +134,6 @@ def unfinished_users(tx: Transaction, dataset_id: str, limit: int) -> list[str]:
     return list(tx.connection.execute(query.order_by(experiments.c.id).limit(limit)).scalars())
 
 
-def parsing_since(tx: Transaction, age: timedelta, limit: int) -> list[str]:
-    """Data sets that have waited for a parser longer than `age`, the oldest first."""
-    query = select(datasets.c.id).where(
-        datasets.c.state == DatasetState.PARSING, datasets.c.created_at < func.now() - age
-    )
-    return list(tx.connection.execute(query.order_by(datasets.c.created_at).limit(limit)).scalars())
-
-
 def _visible(project_id: str) -> ColumnElement[bool]:
     return or_(datasets.c.project_id == project_id, datasets.c.project_id.is_(None))
 

@@ -27,5 +27,10 @@ def descriptions(tx: Transaction, *, skip: int = 0, limit: int | None = None) ->
     return list(tx.connection.execute(query).scalars())
 
 
+def find(tx: Transaction, name: str) -> JsonObject | None:
+    query = select(networks.c.description).where(networks.c.name == name)
+    return tx.connection.execute(query).scalar_one_or_none()
+
+
 def any_published(tx: Transaction) -> bool:
     return tx.connection.execute(select(networks.c.name).limit(1)).scalar() is not None

@@ -14,7 +14,7 @@ from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.spaces import AnyParameter
 from foretune.wire.datasets import Dataset, Task
 
-datasets = typer.Typer(help="Datasets: list, add, delete.", no_args_is_help=False, rich_markup_mode=None)
+datasets = typer.Typer(rich_markup_mode=None)
 
 
 @datasets.callback(invoke_without_command=True)

@@ -20,6 +20,8 @@ from foretune.wire.experiments import Experiment, Progress
 
 _SHOWN_TRIALS = 8
 _SHOWN_EVENTS = 5
+_ESSENTIAL_LINES = 10
+"""Frame, bar, counts, the best trial with its two curves, and the line below the frame."""
 
 
 @dataclass
@@ -172,14 +174,16 @@ def render(picture: Picture, width: int, height: int) -> RenderableType:
     """The picture for a terminal of this size, in characters."""
     inner = max(20, width - 4)
     parts: list[RenderableType] = [_bar(picture, inner), _counts(picture), Text(), _best(picture, inner)]
-    # What is not essential gives way on a low terminal.
-    room = height - 12
+    # What is not essential gives way on a low terminal: first trials, then events.
+    room = height - _ESSENTIAL_LINES - (2 if picture.notice else 0)
     running = picture.running
-    if running and room > 3:
-        parts += [Text(), _running(running, min(_SHOWN_TRIALS, room - 2), inner)]
-        room -= min(_SHOWN_TRIALS, len(running)) + 2
-    if picture.recent and room > 2:
-        parts += [Text(), *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in picture.recent)]
+    if running and room >= 4:
+        shown = min(_SHOWN_TRIALS, len(running), room - 3)
+        parts += [Text(), _running(running, shown, inner)]
+        room -= shown + 2 + (len(running) > shown)
+    if picture.recent and room >= 2:
+        newest = list(picture.recent)[-(room - 1) :]
+        parts += [Text(), *(Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in newest)]
     if picture.notice:
         parts += [Text(), Text(picture.notice, style="yellow", no_wrap=True, overflow="ellipsis")]
     return Panel(Group(*parts), title=_title(picture), title_align="left", subtitle=_HINT, subtitle_align="left")

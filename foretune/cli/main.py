@@ -42,7 +42,7 @@ def foretune(
             "--api-key", help="Default: FORETUNE_API_KEY, or ~/.foretune/api_key for a service on this machine."
         ),
     ] = None,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback acts
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:

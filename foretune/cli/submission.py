@@ -113,10 +113,11 @@ class Submission:
 
 def read(text: str, source: str) -> Submission:
     """Parses a submission file. Raises InvalidExperiment with the line of what is wrong."""
-    loader = _Loader(text)
     keys: dict[Path, Place] = {}
     values: dict[Path, Place] = {}
+    loader: _Loader | None = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise InvalidExperiment(f"{source} is empty")
@@ -132,7 +133,8 @@ def read(text: str, source: str) -> Submission:
     except (RecursionError, ValueError) as error:
         raise InvalidExperiment(f"{source} cannot be read: {error}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not isinstance(value, dict):
         raise InvalidExperiment(
             f"{source} must hold keys and values like `dataset: digits`, not {type(value).__name__}"
@@ -146,13 +148,10 @@ def assignment(text: str) -> JsonObject:
     names = path.strip().split(".")
     if not separator or not all(names):
         raise InvalidRequest(f"--set takes KEY=VALUE or KEY.KEY=VALUE, not {text!r}")
-    loader = _Loader(written)
     try:
-        value: JsonValue = loader.get_single_data()
-    except yaml.YAMLError as error:
+        value: JsonValue = yaml.load(written, _Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InvalidRequest(f"--set {path}: {written!r} is no value: {error}") from None
-    finally:
-        loader.dispose()
     for name in reversed(names):
         value = {name: value}
     assert isinstance(value, dict)

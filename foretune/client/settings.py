@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,10 @@ def resolve(url: str | None = None, api_key: str | None = None) -> Settings:
 def is_loopback(url: str) -> bool:
     """Whether the URL names this machine by its loopback interface."""
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # and nothing like 127.0.0.1.example.org
 
 
 def _checked_url(url: str) -> str:

@@ -62,7 +62,7 @@ class TextBatches:
             raise InvalidDataset(f"the training part of the text has {len(tokens)} token(s): too short to learn from")
         self._tokens, self._device = tokens, device
         self.context_length = min(context_length, len(tokens) - 1)
-        # As many windows as fit behind the largest offset, so that every epoch has the same number.
+        # One window less than would fit, so that offsets of a whole window and more leave every epoch the same number.
         self.windows = max(1, (len(tokens) - self.context_length) // self.context_length)
         self._largest_offset = len(tokens) - 1 - self.windows * self.context_length
         self.updates_per_epoch = math.ceil(self.windows / batch_size)
@@ -71,8 +71,7 @@ class TextBatches:
 
     def start_epoch(self, seed: int) -> None:
         generator = streams.generator(seed)
-        offsets = min(self._largest_offset, self.context_length - 1) + 1
-        offset = int(torch.randint(offsets, (1,), generator=generator))
+        offset = int(torch.randint(self._largest_offset + 1, (1,), generator=generator))
         order = torch.randperm(self.windows, generator=generator)
         self._starts = (offset + order * self.context_length).to(self._tokens.device)
 

@@ -1,0 +1,25 @@
+"""Random streams."""
+
+import torch
+
+from workers.engine import streams
+
+
+def test_streams_of_neighbouring_seeds_and_positions_all_differ():
+    numbers = set()
+    for seed in range(50):
+        own = streams.streams(seed)
+        numbers |= {streams.at(stream, position) for stream in (own.order, own.noise) for position in range(20)}
+        numbers.add(own.initialisation)
+    assert len(numbers) == 50 * 41
+
+
+def test_streams_are_the_same_in_every_version():
+    own = streams.streams(0)
+    assert streams.at(own.noise, 0) == 16106605220075932395
+    assert streams.at(own.order, 7) == 2918531316711218779
+
+
+def test_large_and_negative_looking_seeds_are_taken():
+    for seed in (0, 2**63, 2**64 - 1):
+        assert torch.rand(1, generator=streams.generator(seed)).item() < 1.0

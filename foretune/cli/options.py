@@ -29,7 +29,7 @@ class Door:
 def connect(context: typer.Context, give_up_after_s: float = 15.0) -> Client:
     """The client for a command. Raises InvalidRequest for a URL or key that cannot be one."""
     door = context.find_object(Door) or Door()
-    return Client(door.url, door.api_key, retry=RetryPolicy(give_up_after_s=give_up_after_s))
+    return Client(door.url, door.api_key, retry=RetryPolicy(give_up_after_s=give_up_after_s, give_up_unseen_s=1.0))
 
 
 def one_of(kind: type[StrEnum], value: str | None, option: str) -> str | None:

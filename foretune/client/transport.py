@@ -1,8 +1,4 @@
-"""One call to the service: a pool of kept-alive connections, retries with back-off, and precise errors.
-
-httpx's transport is used without its Client: cookies, redirects and authentication flows cost as much processor
-time as everything else together, and a reporting loop makes this call once an epoch.
-"""
+"""One call to the service: kept-alive connections, retries with back-off, and precise errors."""
 
 from __future__ import annotations
 
@@ -22,11 +18,11 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 
 from foretune.client.answers import Reply, error_of, retry_after_s
+from foretune.client.connections import CONNECT_TIMEOUT_S, Connections
 from foretune.client.settings import Settings
 from foretune.errors import ConnectionFailed, ForetuneError, InvalidRequest, NotFound, TooManyRequests, Unavailable
 
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-_CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +56,16 @@ class RetryPolicy:
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - it only spreads retries
 
 
+@dataclass(frozen=True)
+class _Pools:
+    """The open connections of one process."""
+
+    pid: int
+    any: httpx.HTTPTransport
+    direct: Connections | None
+    """For small calls; None behind a proxy."""
+
+
 class Transport:
     """Thread-safe; survives a fork, in which the child gets connections of its own."""
 
@@ -68,9 +74,9 @@ class Transport:
         self.retry = retry
         self._timeout_s = timeout_s
         self._base = urlsplit(settings.url)
-        self._pool: httpx.HTTPTransport | None = None
-        self._pool_pid = 0
-        self._pool_lock = threading.Lock()
+        self._origin = f"{self._base.scheme}://{self._base.netloc}"
+        self._pools: _Pools | None = None
+        self._lock = threading.Lock()
         self._seen = False
         self._closed = False
         headers = {"accept": "application/json", "user-agent": "foretune-python"}
@@ -80,11 +86,13 @@ class Transport:
 
     def close(self) -> None:
         """Closes all connections; the transport cannot be used afterwards."""
-        with self._pool_lock:
+        with self._lock:
             self._closed = True
-            if self._pool is not None and self._pool_pid == os.getpid():
-                self._pool.close()
-            self._pool = None
+            pools, self._pools = self._pools, None
+        if pools is not None and pools.pid == os.getpid():
+            pools.any.close()
+            if pools.direct is not None:
+                pools.direct.close()
 
     def call(
         self,
@@ -174,7 +182,7 @@ class Transport:
         Raises the service's error for a status of 300 or more; httpx.TransportError when the connection fails.
         """
         request = self._request("GET", self.url(path, params), {**self._headers, **headers}, _EMPTY, read_timeout_s)
-        response = self._transport().handle_request(request)
+        response = self._current().any.handle_request(request)
         try:
             self._seen = True
             if response.status_code >= 300:
@@ -203,18 +211,24 @@ class Transport:
         return patience_s if self._seen else min(patience_s, self.retry.give_up_unseen_s)
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], payload: Payload, timeout_s: float) -> Reply:
-        response = self._transport().handle_request(self._request(method, url, headers, payload, timeout_s))
-        try:
-            content = response.read()
-        finally:
-            response.close()
+        pools = self._current()
+        if pools.direct is not None and payload.file is None:
+            target = url[len(self._origin) :] or "/"
+            reply = pools.direct.exchange(method, target, headers, payload.content, timeout_s)
+        else:
+            response = pools.any.handle_request(self._request(method, url, headers, payload, timeout_s))
+            try:
+                content = response.read()
+            finally:
+                response.close()
+            reply = Reply(response.status_code, response.headers, content)
         self._seen = True
-        return Reply(response.status_code, response.headers, content)
+        return reply
 
     def _request(
         self, method: str, url: str, headers: Mapping[str, str], payload: Payload, timeout_s: float
     ) -> httpx.Request:
-        connect_s = min(timeout_s, _CONNECT_TIMEOUT_S)
+        connect_s = min(timeout_s, CONNECT_TIMEOUT_S)
         timeout = {"connect": connect_s, "read": timeout_s, "write": timeout_s, "pool": timeout_s}
         extensions = {"timeout": timeout}
         if payload.file is None:
@@ -224,19 +238,23 @@ class Transport:
         files = {"file": (name, content, "application/octet-stream")}
         return httpx.Request(method, url, headers=headers, data=payload.fields, files=files, extensions=extensions)
 
-    def _transport(self) -> httpx.HTTPTransport:
-        pool = self._pool
-        if pool is not None and self._pool_pid == os.getpid():
-            return pool
-        with self._pool_lock:
+    def _current(self) -> _Pools:
+        pools = self._pools
+        if pools is not None and pools.pid == os.getpid():
+            return pools
+        with self._lock:
             if self._closed:
                 raise ConnectionFailed("this client was closed; make a new one")
-            if self._pool is None or self._pool_pid != os.getpid():
+            if self._pools is None or self._pools.pid != os.getpid():
                 # After a fork the parent's sockets are left alone: closing them here would end its TLS connections.
+                proxy = self._proxy()
                 limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30.0)
-                self._pool = httpx.HTTPTransport(limits=limits, proxy=self._proxy())
-                self._pool_pid = os.getpid()
-            return self._pool
+                self._pools = _Pools(
+                    pid=os.getpid(),
+                    any=httpx.HTTPTransport(limits=limits, proxy=proxy),
+                    direct=Connections(self._base) if proxy is None else None,
+                )
+            return self._pools
 
     def _proxy(self) -> str | None:
         host = self._base.hostname or ""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -59,7 +63,8 @@ Script = Step | Callable[[Received], Step]
 class ScriptedService:
     """Each route answers with the steps of its script in turn; the last one is repeated."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.received: list[Received] = []
         self._scripts: dict[tuple[str, str], list[Script]] = defaultdict(list)
         self._lock = threading.Lock()
@@ -70,7 +75,7 @@ class ScriptedService:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def on(self, method: str, path: str, *steps: Script) -> None:
         self._scripts[method, path] = list(steps)
@@ -100,6 +105,8 @@ class ScriptedService:
         ThreadingHTTPServer.daemon_threads = True
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.port = self._server.server_address[1]
+        if self.tls is not None:
+            self._server.socket = self.tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
@@ -200,3 +207,21 @@ def client(service: ScriptedService) -> Iterator[Client]:
     retry = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05, give_up_after_s=5.0, give_up_unseen_s=0.3)
     with Client(service.url, "key-1", timeout_s=5.0, retry=retry) as made:
         yield made
+
+
+@pytest.fixture
+def secure_service(tmp_path: Path) -> Iterator[tuple[ScriptedService, Path]]:
+    """A service over TLS, and the certificate to trust it by."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the program openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    scripted = ScriptedService(context)
+    yield scripted, certificate
+    scripted.stop()

@@ -233,3 +233,44 @@ def test_unavailable_keeps_its_code_when_patience_ends(service) -> None:
     with impatient, pytest.raises(Unavailable, match="Redis") as caught:
         impatient.health()
     assert caught.value.code == "broker_away"
+
+
+def test_connections_over_tls_are_checked_and_kept(secure_service, monkeypatch) -> None:
+    service, certificate = secure_service
+    service.on("GET", "/healthz", service.answer(HEALTH))
+    # given nobody vouches for the service
+    stranger = Client(service.url, "k", retry=RetryPolicy(give_up_unseen_s=0.0))
+    with stranger, pytest.raises(ConnectionFailed, match="certificate verify failed"):
+        stranger.health()
+    # given its certificate is trusted
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with Client(service.url, "k") as friend:
+        assert friend.health().status == "ok"
+        assert friend.health().status == "ok"
+        service.on("GET", "/v1/trials/tri_1/checkpoint", service.answer(raw=b"weights"))
+        assert friend.trials.checkpoint("tri_1", certificate.parent / "trial").read_bytes() == b"weights"
+
+
+def test_an_idle_connection_that_the_service_closed_is_no_failure(service) -> None:
+    # given a client that would not wait at all, and a connection that was closed meanwhile
+    service.on("GET", "/healthz", service.answer(HEALTH))
+    with Client(service.url, "k", retry=RetryPolicy(give_up_after_s=0.0)) as impatient:
+        impatient.health()
+        service.stop()
+        service.start()
+        # when / then
+        assert impatient.health().status == "ok"
+
+
+def test_a_proxy_of_the_environment_is_used_for_services_elsewhere(service, monkeypatch) -> None:
+    # given a proxy, played by the scripted service
+    monkeypatch.setenv("http_proxy", service.url)
+    service.on("GET", "http://tune.example.org/healthz", service.answer(HEALTH))
+    with Client("http://tune.example.org", "k") as far:
+        assert far.health().status == "ok"
+    # then the call went through it, and calls to this machine do not
+    assert service.received[0].path == "http://tune.example.org/healthz"
+    service.on("GET", "/healthz", service.answer(HEALTH))
+    with Client(service.url, "k") as near:
+        near.health()
+    assert service.received[-1].path == "/healthz"

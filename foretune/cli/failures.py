@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from typing import ParamSpec, TypeVar
@@ -82,7 +84,8 @@ def guarded(command: Callable[Arguments, Result]) -> Callable[Arguments, Result]
             typer.echo("interrupted", err=True)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
-            # `foretune trials last | head`: the reader has seen enough.
+            # `foretune trials last | head`: the reader has seen enough. What is still buffered goes nowhere, quietly.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(ExitCode.OK) from None
 
     return run

@@ -143,8 +143,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(service, start) -> None:
     process.stdout = None
     service.hold = -1
     _, said = process.communicate(timeout=20)
-    assert b"Traceback" not in said
-    assert process.returncode in (0, 1)
+    assert said == b""
+    assert process.returncode == 0
 
 
 def test_status_list_trials_and_best(service, run) -> None:

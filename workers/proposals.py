@@ -97,7 +97,7 @@ class Proposals:
         known = self._known.pop(experiment_id, None)
         trials_seq = known.trials_seq if known else 0
         points_seq = (known.points_seq if known else 0) if curves else None
-        with self._database.transaction() as tx:
+        with self._database.reading() as tx:
             changes = usecase.changes_since(tx, experiment_id, trials_seq, points_seq)
             defaults: JsonObject = {}
             if known is None and changes.experiment.network:

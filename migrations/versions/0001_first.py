@@ -140,6 +140,8 @@ CREATE TABLE experiments (
     event_seq BIGINT DEFAULT 0 NOT NULL,
     trials_created INTEGER DEFAULT 0 NOT NULL,
     trials_finished INTEGER DEFAULT 0 NOT NULL,
+    trials_running INTEGER DEFAULT 0 NOT NULL,
+    trials_queued INTEGER DEFAULT 0 NOT NULL,
     epochs BIGINT DEFAULT 0 NOT NULL,
     best_trial_id TEXT,
     best_value DOUBLE PRECISION,

@@ -51,6 +51,8 @@ class StoredExperiment:
     event_seq: int
     trials_created: int
     trials_finished: int
+    trials_running: int
+    trials_queued: int
     epochs: int
     best_trial_id: str | None
     best_value: float | None

@@ -50,6 +50,7 @@ class Database:
             json_deserializer=orjson.loads,
             connect_args={"connect_timeout": 5, "application_name": "foretune", "prepare_threshold": 2},
         )
+        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -57,16 +58,29 @@ class Database:
 
         Raises Unavailable when Postgres cannot be reached or goes away in the middle.
         """
+        with self._translated(), self.engine.begin() as connection:
+            transaction = Transaction(connection)
+            yield transaction
+        transaction.ring()
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Each statement sees its own snapshot, and none waits for a BEGIN or a COMMIT: for a read or two.
+
+        Raises Unavailable when Postgres cannot be reached.
+        """
+        with self._translated(), self._reader.connect() as connection:
+            yield Transaction(connection)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            with self.engine.begin() as connection:
-                transaction = Transaction(connection)
-                yield transaction
+            yield
         except DBAPIError as error:
             if isinstance(error, OperationalError) or error.connection_invalidated:
                 self.engine.dispose(close=False)
                 raise Unavailable("the database does not answer; nothing was written", code="database_away") from error
             raise
-        transaction.ring()
 
     def close(self) -> None:
         self.engine.dispose()

@@ -150,6 +150,8 @@ experiments = Table(
     Column("event_seq", BigInteger, nullable=False, server_default=text("0")),
     Column("trials_created", Integer, nullable=False, server_default=text("0")),
     Column("trials_finished", Integer, nullable=False, server_default=text("0")),
+    Column("trials_running", Integer, nullable=False, server_default=text("0")),
+    Column("trials_queued", Integer, nullable=False, server_default=text("0")),
     Column("epochs", BigInteger, nullable=False, server_default=text("0")),
     Column("best_trial_id", Text),
     Column("best_value", Double),

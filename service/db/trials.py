@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import Row, bindparam, func, select, update
 
 from foretune.json_types import JsonObject
 from foretune.states import TrialState
@@ -63,10 +62,6 @@ def from_row(row: Row[tuple[object, ...]]) -> StoredTrial:
     return StoredTrial(**values)
 
 
-def insert_many(tx: Transaction, rows: Sequence[Mapping[str, object]]) -> None:
-    tx.connection.execute(insert(trials), list(rows))
-
-
 def find(tx: Transaction, project_id: str, trial_id: str) -> StoredTrial | None:
     query = (
         select(trials)
@@ -74,12 +69,6 @@ def find(tx: Transaction, project_id: str, trial_id: str) -> StoredTrial | None:
         .where(trials.c.id == trial_id, experiments.c.project_id == project_id)
     )
     row = tx.connection.execute(query).one_or_none()
-    return from_row(row) if row else None
-
-
-def get(tx: Transaction, trial_id: str) -> StoredTrial | None:
-    """Without a project: for whoever holds the ledger of its experiment, and for workers."""
-    row = tx.connection.execute(select(trials).where(trials.c.id == trial_id)).one_or_none()
     return from_row(row) if row else None
 
 
@@ -101,11 +90,6 @@ def in_states(
     return [from_row(row) for row in tx.connection.execute(query)]
 
 
-def count_in_state(tx: Transaction, experiment_id: str, state: TrialState) -> int:
-    query = select(func.count()).where(trials.c.experiment_id == experiment_id, trials.c.state == state)
-    return int(tx.connection.execute(query).scalar_one())
-
-
 def list_by_number(
     tx: Transaction, experiment_id: str, *, state: TrialState | None, after: int, limit: int
 ) -> list[StoredTrial]:
@@ -123,12 +107,6 @@ def changed_since(tx: Transaction, experiment_id: str, seq: int) -> list[StoredT
         .order_by(trials.c.changed_seq, trials.c.number)
     )
     return [from_row(row) for row in tx.connection.execute(query)]
-
-
-def update_one(tx: Transaction, trial_id: str, *, attempts: int, values: Mapping[str, object]) -> bool:
-    """Guarded by the fencing token `attempts`. Says whether the trial was still that one."""
-    statement = update(trials).where(trials.c.id == trial_id, trials.c.attempts == attempts).values(values)
-    return tx.connection.execute(statement).rowcount == 1
 
 
 def extend_leases(tx: Transaction, leases: Mapping[str, int], seconds: float) -> set[str]:
@@ -162,10 +140,6 @@ def expired(tx: Transaction, limit: int = 500) -> list[tuple[str, str]]:
         .limit(limit)
     )
     return [(row[0], row[1]) for row in tx.connection.execute(query)]
-
-
-def insert_measurements(tx: Transaction, rows: Sequence[Mapping[str, object]]) -> None:
-    tx.connection.execute(upsert(measurements).on_conflict_do_nothing(), list(rows))
 
 
 def epochs_measured(tx: Transaction, trial_ids: Sequence[str]) -> dict[str, set[int]]:

@@ -25,9 +25,5 @@ def gone(tx: Transaction, worker_id: str) -> None:
 
 def alive(tx: Transaction, within: timedelta) -> dict[str, int]:
     """How many workers of each kind were seen within this time."""
-    query = (
-        select(workers.c.kind, func.count())
-        .where(workers.c.seen_at > func.now() - within)
-        .group_by(workers.c.kind)
-    )
+    query = select(workers.c.kind, func.count()).where(workers.c.seen_at > func.now() - within).group_by(workers.c.kind)
     return {row[0]: row[1] for row in tx.connection.execute(query)}

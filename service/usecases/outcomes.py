@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from foretune.events import EventType
 from foretune.json_types import JsonObject
 from foretune.metrics import Goal
 from foretune.states import ExperimentState, TrialState
-from service.db import trials as trial_rows
 from service.db.ledger import Ledger
 from service.db.trials import StoredTrial
 
@@ -31,18 +29,11 @@ def measure(ledger: Ledger, trial: StoredTrial, reports: Sequence[Measured], kno
     fresh = {report.epoch: report for report in reports if report.epoch not in known}
     if not fresh:
         return trial
-    before = trial
+    epochs_before = trial.epochs
     for epoch in sorted(fresh):
         trial = _measure_epoch(ledger, trial, fresh[epoch])
-    ledger.change(epochs=ledger.count("epochs") + trial.epochs - before.epochs)
-    ledger.update_trial(
-        before,
-        epochs=trial.epochs,
-        value=trial.value,
-        best_value=trial.best_value,
-        best_epoch=trial.best_epoch,
-        seconds=trial.seconds,
-    )
+    ledger.change(epochs=ledger.experiment.epochs + trial.epochs - epochs_before)
+    trial = ledger.update_trial(trial)
     _note_best(ledger, trial)
     return trial
 
@@ -82,8 +73,7 @@ def _measure_epoch(ledger: Ledger, trial: StoredTrial, report: Measured) -> Stor
 
 
 def _note_best(ledger: Ledger, trial: StoredTrial) -> None:
-    best = ledger.current("best_value")
-    assert best is None or isinstance(best, float)
+    best = ledger.experiment.best_value
     if trial.best_value is None or not ledger.experiment.goal.better(trial.best_value, best):
         return
     ledger.change(best_value=trial.best_value, best_epoch=trial.best_epoch, best_trial_id=trial.id)
@@ -112,10 +102,7 @@ def finish_trial(
     best, best_epoch = trial.best_value, trial.best_epoch
     if value is not None and ledger.experiment.goal.better(value, best):
         best, best_epoch = value, trial.epochs or None
-    finished = replace(
-        trial, state=state, value=final, best_value=best, best_epoch=best_epoch, reason=reason, lease_until=None
-    )
-    ledger.move_trial(
+    finished = ledger.move_trial(
         trial,
         state,
         value=final,
@@ -137,18 +124,13 @@ def free_trial(ledger: Ledger, trial: StoredTrial, reason: str) -> None:
 def budget_reason(ledger: Ledger) -> str | None:
     """Why no more epochs may be trained; None while the budget lasts."""
     experiment = ledger.experiment
-    best = ledger.current("best_value")
-    if (
-        experiment.target is not None
-        and isinstance(best, float)
-        and not experiment.goal.better(experiment.target, best)
-    ):
+    best, target = experiment.best_value, experiment.target
+    if target is not None and best is not None and not experiment.goal.better(target, best):
         return f"the target {experiment.target:g} is reached"
-    if experiment.max_total_epochs is not None and ledger.count("epochs") >= experiment.max_total_epochs:
+    if experiment.max_total_epochs is not None and experiment.epochs >= experiment.max_total_epochs:
         return f"the budget of {experiment.max_total_epochs} epochs is spent"
-    started = ledger.current("started_at")
-    limit = experiment.max_seconds
-    if limit is not None and isinstance(started, datetime) and (ledger.now - started).total_seconds() >= limit:
+    limit, started = experiment.max_seconds, experiment.started_at
+    if limit is not None and started is not None and (ledger.now - started).total_seconds() >= limit:
         return f"the budget of {limit:g} seconds is spent"
     return None
 
@@ -161,15 +143,14 @@ def finish_experiment_if_due(ledger: Ledger) -> bool:
     if reason is not None:
         end_open_trials(ledger, TrialState.STOPPED, reason)
         _complete(ledger, reason)
-    elif ledger.count("trials_finished") >= ledger.experiment.max_trials:
+    elif ledger.experiment.trials_finished >= ledger.experiment.max_trials:
         _complete(ledger, f"all {ledger.experiment.max_trials} trials are done")
     return ledger.state.finished
 
 
 def end_open_trials(ledger: Ledger, state: TrialState, reason: str) -> None:
     """Ends every trial that is not finished; one that never started is canceled."""
-    unfinished = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED)
-    for trial in trial_rows.in_states(ledger.tx, ledger.experiment.id, unfinished):
+    for trial in ledger.trials_in(TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED):
         target = TrialState.CANCELED if trial.state is TrialState.QUEUED else state
         ledger.move_trial(trial, target, reason=reason, finished_at=ledger.now, lease_until=None)
 
@@ -189,10 +170,8 @@ def start_if_queued(ledger: Ledger) -> None:
 
 
 def _complete(ledger: Ledger, reason: str) -> None:
-    if ledger.current("best_value") is None:
-        failures = trial_rows.in_states(
-            ledger.tx, ledger.experiment.id, (TrialState.FAILED, TrialState.INFEASIBLE), limit=1
-        )
+    if ledger.experiment.best_value is None:
+        failures = ledger.trials_in(TrialState.FAILED, TrialState.INFEASIBLE, limit=1)
         if failures:
             last = failures[-1]
             ledger.move(

@@ -40,12 +40,12 @@ def record(
         _running(trial)
         reports = [Measured(one.epoch, one.value, one.seconds, one.metrics) for one in request.measurements]
         _within_budget(trial, reports)
-        known = trial_rows.epochs_measured(tx, [trial.id])[trial.id]
+        known = _known_epochs(tx, trial, reports)
         trial = outcomes.measure(ledger, trial, reports, known)
         if outcomes.finish_experiment_if_due(ledger):
             return _answer(Decision.STOP, request.lease, ledger.now)
         expires_at = _expiry(ledger)
-        ledger.update_trial(trial, lease_until=expires_at)
+        trial = ledger.update_trial(trial, lease_until=expires_at)
         decision = _decide(ledger, trial, reports)
     return _answer(decision, request.lease, expires_at)
 
@@ -56,7 +56,7 @@ def heartbeat(tx: Transaction, project: str, trial_id: str, request: HeartbeatRe
         trial = _leased(ledger, trial_id, request.lease)
         _running(trial)
         expires_at = _expiry(ledger)
-        trial_rows.update_one(tx, trial.id, attempts=trial.attempts, values={"lease_until": expires_at})
+        ledger.update_trial(trial, lease_until=expires_at)
     return wire.HeartbeatAnswer(lease=wire.Lease(token=request.lease, expires_at=expires_at))
 
 
@@ -76,7 +76,7 @@ def complete(tx: Transaction, bus: Bus, project: str, trial_id: str, request: Co
             raise InvalidRequest(f"value {message}", errors=[FieldError(("body", "value"), message)])
         finished = outcomes.finish_trial(ledger, trial, state, value=request.value, reason=request.reason)
         outcomes.finish_experiment_if_due(ledger)
-    return to_wire(trial_rows.get(tx, finished.id) or finished)
+    return to_wire(finished)
 
 
 def _leased(ledger: Ledger, trial_id: str, token: str) -> StoredTrial:
@@ -101,6 +101,13 @@ def _within_budget(trial: StoredTrial, reports: list[Measured]) -> None:
         if report.epoch > trial.max_epochs:
             message = f"epoch {report.epoch} lies beyond the budget of {trial.max_epochs} epochs a trial"
             raise InvalidRequest(message, errors=[FieldError(("body", "measurements", position, "epoch"), message)])
+
+
+def _known_epochs(tx: Transaction, trial: StoredTrial, reports: list[Measured]) -> set[int]:
+    """The epochs of the trial that were told before; a report of new ones alone need not ask."""
+    if all(report.epoch > trial.epochs for report in reports):
+        return set()
+    return trial_rows.epochs_measured(tx, [trial.id])[trial.id]
 
 
 def _decide(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> Decision:

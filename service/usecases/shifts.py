@@ -24,7 +24,7 @@ from service.db.trials import StoredTrial
 from service.settings import settings
 from service.usecases import experiments, outcomes
 from service.usecases.outcomes import Measured
-from service.usecases.trials import Proposed, announce, new_row
+from service.usecases.trials import Proposed, start_trial
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,11 @@ def claim(tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int
             return None
         if outcomes.finish_experiment_if_due(ledger):
             return None
-        running = trial_rows.count_in_state(tx, experiment_id, TrialState.RUNNING)
-        free = min(slots, ledger.experiment.parallelism - running)
+        free = min(slots, ledger.experiment.parallelism - ledger.experiment.trials_running)
         if free <= 0:
             return None
-        taken = [
-            _take(ledger, trial, worker)
-            for trial in trial_rows.in_states(tx, experiment_id, (TrialState.QUEUED,), limit=free)
-        ]
+        waiting = ledger.trials_in(TrialState.QUEUED, limit=free) if ledger.experiment.trials_queued else []
+        taken = [_take(ledger, trial, worker) for trial in waiting]
         left = ledger.experiment.max_trials - ledger.experiment.trials_created
         if taken:
             outcomes.start_if_queued(ledger)
@@ -100,25 +97,15 @@ def start(
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         if ledger.state not in (ExperimentState.QUEUED, ExperimentState.RUNNING):
             return []
-        running = trial_rows.count_in_state(tx, experiment_id, TrialState.RUNNING)
-        room = min(
-            ledger.experiment.parallelism - running,
-            ledger.experiment.max_trials - ledger.experiment.trials_created,
-        )
+        now = ledger.experiment
+        room = min(now.parallelism - now.trials_running, now.max_trials - now.trials_created)
         chosen = proposals[: max(room, 0)]
         if not chosen:
             return []
         outcomes.start_if_queued(ledger)
-        number = ledger.count("trials_created")
-        ids = []
-        for proposed in chosen:
-            number += 1
-            row = new_row(ledger, number, proposed, lease=None, lease_until=_expiry(ledger), worker=worker)
-            announce(ledger, row)
-            ids.append(str(row["id"]))
-        ledger.change(trials_created=number)
-    found = trial_rows.get_many(tx, ids)
-    return [found[trial_id] for trial_id in ids]
+        return [
+            start_trial(ledger, proposed, lease=None, lease_until=_expiry(ledger), worker=worker) for proposed in chosen
+        ]
 
 
 def report(
@@ -133,7 +120,7 @@ def report(
     `thresholds`: the stopping policy's, from `metalearner`. Raises NotFound when the experiment was deleted.
     """
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
-        held = trial_rows.get_many(tx, [one.trial_id for one in reports])
+        held = ledger.trials([one.trial_id for one in reports])
         known = trial_rows.epochs_measured(tx, list(held))
         verdicts = {}
         for one in reports:
@@ -155,7 +142,7 @@ def report(
 def hand_back(tx: Transaction, bus: Bus, experiment_id: str, trials: Mapping[str, int], *, again: bool) -> None:
     """Frees the trials (`{trial_id: attempts}`) that this worker still holds; `again` rings for another shift."""
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
-        held = trial_rows.get_many(tx, list(trials))
+        held = ledger.trials(list(trials))
         for trial_id, attempts in sorted(trials.items()):
             trial = held.get(trial_id)
             if trial is not None and trial.attempts == attempts and trial.state is TrialState.RUNNING:
@@ -184,7 +171,7 @@ def extend(tx: Transaction, leases: Mapping[str, int]) -> set[str]:
 
 
 def _take(ledger: Ledger, trial: StoredTrial, worker: str) -> StoredTrial:
-    ledger.move_trial(
+    return ledger.move_trial(
         trial,
         TrialState.RUNNING,
         attempts=trial.attempts + 1,
@@ -192,19 +179,13 @@ def _take(ledger: Ledger, trial: StoredTrial, worker: str) -> StoredTrial:
         worker=worker,
         reason=None,
     )
-    taken = trial_rows.get(ledger.tx, trial.id)
-    assert taken is not None
-    return taken
 
 
 def _report_one(
     ledger: Ledger, trial: StoredTrial, one: TrialReport, known: set[int], thresholds: Mapping[int, float]
 ) -> Verdict:
     trial = outcomes.measure(ledger, trial, one.measured, known)
-    columns: dict[str, object] = {"lease_until": _expiry(ledger)}
-    if one.checkpoint is not None:
-        columns["checkpoint"] = one.checkpoint
-    ledger.update_trial(trial, **columns)
+    trial = ledger.update_trial(trial, lease_until=_expiry(ledger), checkpoint=one.checkpoint or trial.checkpoint)
     if one.failed is not None:
         outcomes.finish_trial(ledger, trial, TrialState.FAILED, reason=one.failed)
     elif one.infeasible is not None:

@@ -20,13 +20,13 @@ from foretune.states import ExperimentState, TrialState
 from foretune.wire import trials as wire
 from foretune.wire.experiments import LrSchedule, Mode
 from service.bus import Bus
-from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger
-from service.db.session import Database, Transaction
+from service.db.session import Database
+from service.db.trials import StoredTrial
 from service.settings import settings
 from service.usecases import experiments, outcomes
-from service.usecases.trials import Proposed, announce, new_row
+from service.usecases.trials import Proposed, start_trial
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ async def suggest(
 
 
 def _plan(database: Database, project: str, experiment_id: str, count: int) -> _Plan:
-    with database.transaction() as tx:
+    with database.reading() as tx:
         stored = experiments.find(tx, project, experiment_id)
         _check_open(stored)
-        freed = trial_rows.count_in_state(tx, experiment_id, TrialState.QUEUED)
+        freed = stored.trials_queued
         fresh = min(max(count - freed, 0), stored.max_trials - stored.trials_created)
         if freed + fresh == 0:
             raise _exhausted(stored)
@@ -102,55 +102,56 @@ def _accept(
         _check_open(ledger.experiment)
         if outcomes.finish_experiment_if_due(ledger):
             return wire.Suggestions(trials=[])
-        suggestions = _claim_freed(tx, ledger, count)
+        trials = _claim_freed(ledger, count)
         room = ledger.experiment.max_trials - ledger.experiment.trials_created
-        wanted = min(count - len(suggestions), room)
+        wanted = min(count - len(trials), room)
         chosen = list(proposals[:wanted])
         if len(chosen) < wanted:
             # Another client took the freed trial that this one had counted on.
             chosen += _fallback(ledger.experiment, wanted - len(chosen))
-        suggestions += start_trials(ledger, chosen)
-        if not suggestions:
+        trials += _start(ledger, chosen)
+        if not trials:
             raise _exhausted(ledger.experiment)
-    return wire.Suggestions(trials=suggestions)
+    return wire.Suggestions(trials=[_suggestion(trial) for trial in trials])
 
 
-def _claim_freed(tx: Transaction, ledger: Ledger, count: int) -> list[wire.Suggestion]:
-    suggestions = []
-    for trial in trial_rows.in_states(tx, ledger.experiment.id, (TrialState.QUEUED,), limit=count):
-        lease, until = _new_lease(ledger, trial.attempts + 1)
-        ledger.move_trial(
-            trial, TrialState.RUNNING, attempts=trial.attempts + 1, lease=lease, lease_until=until, reason=None
-        )
-        suggestions.append(
-            wire.Suggestion(
-                id=trial.id,
-                number=trial.number,
-                hyperparameters=trial.hyperparameters,
-                lr_schedule=LrSchedule.model_validate(trial.lr_schedule) if trial.lr_schedule else None,
-                origin=trial.origin,
-                predicted=wire.Prediction.model_validate(trial.predicted) if trial.predicted else None,
-                lease=wire.Lease(token=lease, expires_at=until),
-            )
-        )
-    return suggestions
-
-
-def start_trials(ledger: Ledger, proposals: Sequence[Proposed]) -> list[wire.Suggestion]:
-    """Creates trials that run at once, each under a lease of its own."""
-    if not proposals:
+def _claim_freed(ledger: Ledger, count: int) -> list[StoredTrial]:
+    """Leases trials that were freed, the oldest first."""
+    if not ledger.experiment.trials_queued:
         return []
-    outcomes.start_if_queued(ledger)
-    suggestions = []
-    number = ledger.count("trials_created")
+    claimed = []
+    for trial in ledger.trials_in(TrialState.QUEUED, limit=count):
+        attempts = trial.attempts + 1
+        lease, until = _new_lease(ledger, attempts)
+        claimed.append(
+            ledger.move_trial(trial, TrialState.RUNNING, attempts=attempts, lease=lease, lease_until=until, reason=None)
+        )
+    return claimed
+
+
+def _start(ledger: Ledger, proposals: Sequence[Proposed]) -> list[StoredTrial]:
+    """Creates trials that run at once, each under a lease of its own."""
+    if proposals:
+        outcomes.start_if_queued(ledger)
+    started = []
     for proposed in proposals:
-        number += 1
         lease, until = _new_lease(ledger, 1)
-        row = new_row(ledger, number, proposed, lease=lease, lease_until=until, worker=None)
-        announce(ledger, row)
-        suggestions.append(wire.Suggestion.model_validate({**row, "lease": {"token": lease, "expires_at": until}}))
-    ledger.change(trials_created=number)
-    return suggestions
+        started.append(start_trial(ledger, proposed, lease=lease, lease_until=until, worker=None))
+    return started
+
+
+def _suggestion(trial: StoredTrial) -> wire.Suggestion:
+    assert trial.lease is not None
+    assert trial.lease_until is not None
+    return wire.Suggestion(
+        id=trial.id,
+        number=trial.number,
+        hyperparameters=trial.hyperparameters,
+        lr_schedule=LrSchedule.model_validate(trial.lr_schedule) if trial.lr_schedule else None,
+        origin=trial.origin,
+        predicted=wire.Prediction.model_validate(trial.predicted) if trial.predicted else None,
+        lease=wire.Lease(token=trial.lease, expires_at=trial.lease_until),
+    )
 
 
 def _check_open(stored: StoredExperiment) -> None:

@@ -105,47 +105,53 @@ class Proposed:
     """Seed, index and the last event seen: enough to make the same proposal again."""
 
 
-def new_row(
-    ledger: Ledger,
-    number: int,
-    proposed: Proposed,
-    *,
-    lease: str | None,
-    lease_until: datetime,
-    worker: str | None,
-) -> dict[str, object]:
-    """The row of a trial that runs from the start, under a lease."""
+def start_trial(
+    ledger: Ledger, proposed: Proposed, *, lease: str | None, lease_until: datetime, worker: str | None
+) -> StoredTrial:
+    """Creates the experiment's next trial, which runs at once under a lease, and announces it."""
     experiment = ledger.experiment
     hyperparameters, schedule = settle(experiment, proposed.configuration)
-    predicted = None if proposed.predicted is None else {"metric": experiment.metric_name, **proposed.predicted}
-    return {
-        "id": new_id("tri"),
-        "experiment_id": experiment.id,
-        "number": number,
-        "state": TrialState.RUNNING.value,
-        "configuration": proposed.configuration,
-        "hyperparameters": hyperparameters,
-        "lr_schedule": schedule.to_json(experiment.max_epochs) if schedule else None,
-        "max_epochs": experiment.max_epochs,
-        "origin": proposed.origin,
-        "predicted": predicted,
-        "proposal": proposed.replay,
-        "attempts": 1,
-        "lease": lease,
-        "lease_until": lease_until,
-        "worker": worker,
-        "created_at": ledger.now,
-        "started_at": ledger.now,
-    }
-
-
-def announce(ledger: Ledger, row: dict[str, object]) -> None:
-    """Writes the row of a new trial, with its event."""
-    data: JsonObject = {"trial": str(row["id"])}
-    for field in ("number", "hyperparameters", "lr_schedule", "origin", "predicted"):
-        data[field] = row[field]  # type: ignore[assignment]
-    ledger.event(EventType.TRIAL_CREATED, data)
-    ledger.add_trial(row)
+    trial = StoredTrial(
+        id=new_id("tri"),
+        experiment_id=experiment.id,
+        number=experiment.trials_created + 1,
+        state=TrialState.RUNNING,
+        reason=None,
+        configuration=proposed.configuration,
+        hyperparameters=hyperparameters,
+        lr_schedule=schedule.to_json(experiment.max_epochs) if schedule else None,
+        max_epochs=experiment.max_epochs,
+        origin=proposed.origin,
+        predicted=None if proposed.predicted is None else {"metric": experiment.metric_name, **proposed.predicted},
+        proposal=proposed.replay,
+        attempts=1,
+        lease=lease,
+        lease_until=lease_until,
+        worker=worker,
+        epochs=0,
+        value=None,
+        best_value=None,
+        best_epoch=None,
+        seconds=0.0,
+        checkpoint=None,
+        created_at=ledger.now,
+        started_at=ledger.now,
+        finished_at=None,
+        changed_seq=0,
+        result_seq=None,
+    )
+    ledger.event(
+        EventType.TRIAL_CREATED,
+        {
+            "trial": trial.id,
+            "number": trial.number,
+            "hyperparameters": hyperparameters,
+            "lr_schedule": trial.lr_schedule,
+            "origin": trial.origin,
+            "predicted": trial.predicted,
+        },
+    )
+    return ledger.add_trial(trial)
 
 
 def settle(

@@ -48,8 +48,8 @@ def _free_expired(database: Database, bus: Bus, experiment_id: str, trial_ids: l
         Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger,
     ):
         for trial_id in trial_ids:
-            trial = trial_rows.get(tx, trial_id)
-            if trial is None or trial.state is not TrialState.RUNNING or not trial.lease_until:
+            trial = ledger.trial(trial_id)
+            if trial.state is not TrialState.RUNNING or not trial.lease_until:
                 continue
             if trial.lease_until >= ledger.now:
                 continue
@@ -78,11 +78,10 @@ def _wake(database: Database, bus: Bus, experiment_id: str) -> None:
         ):
             if outcomes.finish_experiment_if_due(ledger) or ledger.experiment.mode != Mode.MANAGED:
                 return
-            running = trial_rows.count_in_state(tx, experiment_id, TrialState.RUNNING)
-            queued = trial_rows.count_in_state(tx, experiment_id, TrialState.QUEUED)
-            left = ledger.experiment.max_trials - ledger.experiment.trials_created
+            now = ledger.experiment
+            left = now.trials_queued + now.max_trials - now.trials_created
             # Whoever holds all that may run will take the rest too.
-            if (queued or left) and running < ledger.experiment.parallelism:
+            if left and now.trials_running < now.parallelism:
                 experiments.ring(ledger, workers=1)
     except NotFound:
         return

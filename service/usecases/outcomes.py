@@ -116,6 +116,12 @@ def finish_trial(
     return finished
 
 
+def stop_early(ledger: Ledger, trial: StoredTrial) -> StoredTrial:
+    """Ends a trial that fell behind."""
+    reason = f"stopped early: behind the other trials at epoch {trial.epochs}"
+    return finish_trial(ledger, trial, TrialState.STOPPED, reason=reason)
+
+
 def free_trial(ledger: Ledger, trial: StoredTrial, reason: str) -> None:
     """Puts a running trial back, with its checkpoint, for whoever comes next."""
     ledger.move_trial(trial, TrialState.QUEUED, reason=reason, lease_until=None, worker=None)

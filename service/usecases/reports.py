@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import time
 from datetime import datetime, timedelta
 
 from foretune.errors import Conflict, FieldError, InvalidRequest, LeaseLost
@@ -20,6 +21,10 @@ from service.settings import settings
 from service.usecases import outcomes
 from service.usecases.outcomes import Measured
 from service.usecases.trials import to_wire
+
+_THRESHOLDS_EVERY_S = 1.0
+_REMEMBERED_EXPERIMENTS = 10_000
+_asked_for_thresholds: dict[str, float] = {}
 
 _ENDINGS = {
     "completed": TrialState.COMPLETED,
@@ -47,6 +52,7 @@ def record(
         expires_at = _expiry(ledger)
         trial = ledger.update_trial(trial, lease_until=expires_at)
         decision = _decide(ledger, trial, reports)
+        _ask_for_thresholds(tx, bus, ledger)
     return _answer(decision, request.lease, expires_at)
 
 
@@ -68,7 +74,8 @@ def complete(tx: Transaction, bus: Bus, project: str, trial_id: str, request: Co
     with Ledger.of_trial(tx, trial_id, project=project, wake=bus.publish) as ledger:
         trial = _leased(ledger, trial_id, request.lease)
         state = _ENDINGS[request.outcome]
-        if trial.state is state and request.value in (None, trial.value):
+        told_to_stop = trial.state is TrialState.STOPPED and state is TrialState.COMPLETED
+        if told_to_stop or (trial.state is state and request.value in (None, trial.value)):
             return to_wire(trial)
         _running(trial)
         if state is TrialState.COMPLETED and request.value is None and trial.value is None:
@@ -111,14 +118,32 @@ def _known_epochs(tx: Transaction, trial: StoredTrial, reports: list[Measured]) 
 
 
 def _decide(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> Decision:
+    """Whether the client goes on. A trial that falls behind ends here: completing it later changes nothing."""
     last = max(reports, key=lambda report: report.epoch)
     if last.value is None or trial.epochs >= trial.max_epochs:
         return Decision.STOP
     if ledger.experiment.stopping == Stopping.NONE:
         return Decision.CONTINUE
     thresholds = stopping_rows.thresholds(ledger.tx, ledger.experiment.id)
-    behind = outcomes.falls_behind(thresholds, trial, ledger.experiment.goal)
-    return Decision.STOP if behind else Decision.CONTINUE
+    if not outcomes.falls_behind(thresholds, trial, ledger.experiment.goal):
+        return Decision.CONTINUE
+    outcomes.stop_early(ledger, trial)
+    outcomes.finish_experiment_if_due(ledger)
+    return Decision.STOP
+
+
+def _ask_for_thresholds(tx: Transaction, bus: Bus, ledger: Ledger) -> None:
+    """Has a desk worker compute the stopping thresholds anew, at most once a second for each experiment."""
+    experiment_id = ledger.experiment.id
+    if ledger.experiment.stopping == Stopping.NONE:
+        return
+    now = time.monotonic()
+    if now - _asked_for_thresholds.get(experiment_id, -1e9) < _THRESHOLDS_EVERY_S:
+        return
+    if len(_asked_for_thresholds) > _REMEMBERED_EXPERIMENTS:
+        _asked_for_thresholds.clear()
+    _asked_for_thresholds[experiment_id] = now
+    tx.after_commit(lambda: bus.notify("stopping", {"experiment": experiment_id}))
 
 
 def _expiry(ledger: Ledger) -> datetime:

@@ -193,8 +193,7 @@ def _report_one(
     elif one.finished:
         outcomes.finish_trial(ledger, trial, TrialState.COMPLETED)
     elif outcomes.falls_behind(thresholds, trial, ledger.experiment.goal):
-        reason = f"stopped early: behind the other trials at epoch {trial.epochs}"
-        outcomes.finish_trial(ledger, trial, TrialState.STOPPED, reason=reason)
+        outcomes.stop_early(ledger, trial)
     else:
         return Verdict.CONTINUE
     return Verdict.STOP

@@ -52,6 +52,7 @@ def test_a_resumed_trial_gives_the_uninterrupted_curve_bit_for_bit(problem, opti
     # Then nothing tells the difference: neither the curve nor the final weights
     assert curve_of(reports) == expected
     ours, theirs = second.snapshot("trial"), whole.snapshot("trial")
+    assert ours.position == theirs.position
     assert all(torch.equal(ours.weights[name], tensor) for name, tensor in theirs.weights.items())
     assert all(torch.equal(ours.optimizer_state[name], tensor) for name, tensor in theirs.optimizer_state.items())
 

@@ -55,6 +55,17 @@ def test_a_trials_curve_does_not_depend_on_its_neighbours(problem, finish, curve
     assert {name: curve_of(reports) for name, reports in together.items()} == alone
 
 
+def test_every_update_and_every_layer_has_noise_of_its_own(named_problem):
+    problem = named_problem("mlp-tabular")
+    engine = problem.engine()
+    engine.admit(problem.spec(max_epochs=3))
+    keys = []
+    while engine.live:
+        engine.advance(timeout_s=0.0)
+        keys += [layer.key.item() for layer in engine._slots["trial"]._dropouts]
+    assert len(keys) == len(set(keys)) == 2 * 3 * 4  # layers, epochs, updates
+
+
 def test_another_seed_gives_another_curve(problem, finish, curve_of):
     curves = []
     for seed in (0, 1):

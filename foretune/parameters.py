@@ -10,20 +10,21 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from foretune.errors import ForetuneError
 from foretune.json_types import JsonValue
 from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
+from foretune.texts import storable
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
 _MAX_INTEGER = 2**53
 """Beyond it a JSON number is no longer exact."""
 
 Scalar: TypeAlias = str | bool | int | float
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-Role = Annotated[str, Field(min_length=1, max_length=100)] | None
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(storable)]
+Role = Name | None
 When = Annotated[dict[str, list[Scalar]], Field(max_length=8)] | None
 
 
@@ -51,7 +52,7 @@ class Float:
         value = _interpolate(self.low, self.high, self.log, u[0])
         if self.step is not None:
             value = self.low + round((value - self.low) / self.step) * self.step
-            if value > self.high * (1 + 1e-12):
+            if value > self.high + 1e-9 * self.step:
                 value -= self.step
         return min(max(value, self.low), self.high)
 
@@ -126,11 +127,16 @@ class Categorical:
     def __post_init__(self) -> None:
         if not self.choices:
             raise ValueError("choices must hold at least one value")
-        seen = {(type(choice).__name__, choice) for choice in self.choices}
+        # True and 1 differ; 1 and 1.0 do not.
+        seen = {(isinstance(choice, bool), choice) for choice in self.choices}
         if len(seen) < len(self.choices):
             raise ValueError(f"choices must differ from each other: {self.choices!r}")
         for choice in self.choices:
-            if isinstance(choice, float) and not math.isfinite(choice):
+            if isinstance(choice, str):
+                storable(choice)
+            elif isinstance(choice, int) and abs(choice) > _MAX_INTEGER:
+                raise ValueError(f"choices must lie within ±2^53, not {choice!r}")
+            elif not math.isfinite(choice):
                 raise ValueError(f"choices must be finite, not {choice!r}")
 
     @property

@@ -8,6 +8,7 @@ from typing import Annotated, Generic, TypeAlias, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from foretune.json_types import JsonValue
+from foretune.texts import storable
 
 Item = TypeVar("Item")
 Seconds: TypeAlias = float
@@ -49,17 +50,7 @@ class Problem(Answer):
     errors: list[FieldFault] | None = None
 
 
-def _no_nul(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not contain the character U+0000")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must not contain lone surrogates") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_no_nul)]
+Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
 Reason = Annotated[Text, Field(max_length=2000)]
 
@@ -69,7 +60,7 @@ def check_json(value: JsonValue, depth: int = 0) -> JsonValue:
     if depth > 20:
         raise ValueError("must not be nested deeper than 20 levels")
     if isinstance(value, str):
-        _no_nul(value)
+        storable(value)
     elif isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         raise ValueError("numbers must be finite")
     elif isinstance(value, int) and abs(value) > 2**63:
@@ -79,7 +70,7 @@ def check_json(value: JsonValue, depth: int = 0) -> JsonValue:
             check_json(item, depth + 1)
     elif isinstance(value, dict):
         for key, item in value.items():
-            _no_nul(key)
+            storable(key)
             check_json(item, depth + 1)
     return value
 

@@ -73,7 +73,7 @@ async def for_experiment(database: Database, bus: Bus, project: str, experiment_
         found = [_of_desk(known, rank, item) for rank, item in enumerate(objects, start=1)]
         return _answer(found, _confidence(answer.get("confidence")), known.model)
     if known.best:
-        found = [_best_seen(known.task, rank, trial) for rank, trial in enumerate(known.best, start=1)]
+        found = [_best_seen(rank, trial) for rank, trial in enumerate(known.best, start=1)]
         return _answer(found, "low", known.model)
     return _answer(_first_choices(known.task, count), "none", known.model)
 
@@ -120,7 +120,7 @@ def _of_desk(known: _Known, rank: int, item: JsonObject) -> wire.Recommendation:
     )
 
 
-def _best_seen(task: _Task, rank: int, trial: StoredTrial) -> wire.Recommendation:
+def _best_seen(rank: int, trial: StoredTrial) -> wire.Recommendation:
     return wire.Recommendation(
         rank=rank,
         hyperparameters=trial.hyperparameters,

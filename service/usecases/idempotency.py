@@ -20,6 +20,7 @@ from datetime import timedelta
 
 from foretune.errors import IdempotencyConflict
 from service.db import idempotency as idempotency_rows
+from service.db.idempotency import StoredAnswer
 from service.db.session import Transaction
 
 _KEPT = timedelta(hours=24)
@@ -57,17 +58,28 @@ def begin(tx: Transaction, project: str, once: Once) -> Remembered | None:
     idempotency_rows.delete_one_if_older(tx, project, once.key, _KEPT)
     if idempotency_rows.claim(tx, project, once.key, once.fingerprint):
         return None
+    return _matching(idempotency_rows.find(tx, project, once.key), once)
+
+
+def recall(tx: Transaction, project: str, once: Once) -> Remembered | None:
+    """The first answer, if there is one by now. Raises IdempotencyConflict as `begin` does."""
     stored = idempotency_rows.find(tx, project, once.key)
-    if stored is None or not hmac.compare_digest(stored.fingerprint, once.fingerprint):
-        raise IdempotencyConflict(
-            f"Idempotency-Key {once.key!r} was used with another request; choose a new key for a new request"
-        )
-    return Remembered(stored.status, stored.body)
+    if stored is None or stored.status == 0:
+        return None
+    return _matching(stored, once)
 
 
 def remember(tx: Transaction, project: str, once: Once, *, status: int, body: str) -> None:
     """Keeps the answer beside its effect."""
     idempotency_rows.answer(tx, project, once.key, status=status, body=body)
+
+
+def _matching(stored: StoredAnswer | None, once: Once) -> Remembered:
+    if stored is None or not hmac.compare_digest(stored.fingerprint, once.fingerprint):
+        raise IdempotencyConflict(
+            f"Idempotency-Key {once.key!r} was used with another request; choose a new key for a new request"
+        )
+    return Remembered(stored.status, stored.body)
 
 
 def release(tx: Transaction, project: str, once: Once) -> None:

@@ -25,7 +25,8 @@ from service.db.ledger import Ledger
 from service.db.session import Database
 from service.db.trials import StoredTrial
 from service.settings import settings
-from service.usecases import experiments, outcomes
+from service.usecases import experiments, idempotency, outcomes
+from service.usecases.idempotency import Once
 from service.usecases.trials import Proposed, start_trial
 
 
@@ -39,22 +40,34 @@ class _Plan:
 
 
 async def suggest(
-    database: Database, bus: Bus, project: str, experiment_id: str, request: wire.SuggestionRequest
+    database: Database,
+    bus: Bus,
+    project: str,
+    experiment_id: str,
+    request: wire.SuggestionRequest,
+    once: Once | None = None,
 ) -> wire.Suggestions:
-    """Leases up to `request.count` trials.
+    """Leases up to `request.count` trials; the same ones again for the same `once`.
 
     Raises NotFound, BudgetExhausted when `max_trials` are out, Conflict when the experiment is paused, finished or
-    managed.
+    managed, IdempotencyConflict.
     """
-    plan = await asyncio.to_thread(_plan, database, project, experiment_id, request.count)
+    plan = await asyncio.to_thread(_plan, database, project, experiment_id, request.count, once)
+    if isinstance(plan, wire.Suggestions):
+        return plan
     proposals: list[Proposed] = []
-    if plan.fresh:
+    if plan.fresh and request.wait_seconds > 0:
         proposals = await _proposals(bus, plan, request.wait_seconds)
-    return await asyncio.to_thread(_accept, database, bus, project, experiment_id, request.count, proposals)
+    return await asyncio.to_thread(_accept, database, bus, project, experiment_id, request.count, proposals, once)
 
 
-def _plan(database: Database, project: str, experiment_id: str, count: int) -> _Plan:
+def _plan(
+    database: Database, project: str, experiment_id: str, count: int, once: Once | None
+) -> _Plan | wire.Suggestions:
+    """What the ask may get, or what it got when it was asked before."""
     with database.reading() as tx:
+        if once is not None and (answered := idempotency.recall(tx, project, once)) is not None:
+            return wire.Suggestions.model_validate_json(answered.body)
         stored = experiments.find(tx, project, experiment_id)
         _check_open(stored)
         freed = stored.trials_queued
@@ -65,14 +78,12 @@ def _plan(database: Database, project: str, experiment_id: str, count: int) -> _
 
 
 async def _proposals(bus: Bus, plan: _Plan, wait_s: float) -> list[Proposed]:
-    """Exactly `plan.fresh` proposals: the desk's, or else quasi-random ones."""
-    answer = None
-    if wait_s > 0:
-        payload: JsonObject = {"experiment": plan.experiment.id, "count": plan.fresh}
-        answer = await bus.call("propose", payload, wait_s)
+    """The desk's proposals; none when it does not answer in time."""
+    payload: JsonObject = {"experiment": plan.experiment.id, "count": plan.fresh}
+    answer = await bus.call("propose", payload, wait_s)
     if answer is not None and isinstance(proposals := answer.get("proposals"), list):
         return [_read(one) for one in proposals[: plan.fresh] if isinstance(one, dict)]
-    return _fallback(plan.experiment, plan.fresh)
+    return []
 
 
 def _read(one: JsonObject) -> Proposed:
@@ -83,8 +94,8 @@ def _read(one: JsonObject) -> Proposed:
 
 
 def _fallback(experiment: StoredExperiment, count: int) -> list[Proposed]:
-    space = Space.from_json(experiment.space)
-    start = secrets.randbelow(2**31)
+    """Quasi-random points, each trial number's own."""
+    space, start = Space.from_json(experiment.space), experiment.trials_created
     points = r_sequence(space.dimensions, start=start, count=count, seed=experiment.seed)
     return [
         Proposed(space.from_unit(point), "fallback", None, {"index": start + offset, "seed": experiment.seed})
@@ -93,26 +104,42 @@ def _fallback(experiment: StoredExperiment, count: int) -> list[Proposed]:
 
 
 def _accept(
-    database: Database, bus: Bus, project: str, experiment_id: str, count: int, proposals: Sequence[Proposed]
+    database: Database,
+    bus: Bus,
+    project: str,
+    experiment_id: str,
+    count: int,
+    proposals: Sequence[Proposed],
+    once: Once | None,
 ) -> wire.Suggestions:
     with (
         database.transaction() as tx,
         Ledger.of_experiment(tx, experiment_id, project=project, wake=bus.publish) as ledger,
     ):
+        if once is not None and (answered := idempotency.begin(tx, project, once)) is not None:
+            return wire.Suggestions.model_validate_json(answered.body)
         _check_open(ledger.experiment)
-        if outcomes.finish_experiment_if_due(ledger):
-            return wire.Suggestions(trials=[])
-        trials = _claim_freed(ledger, count)
-        room = ledger.experiment.max_trials - ledger.experiment.trials_created
-        wanted = min(count - len(trials), room)
+        over = outcomes.finish_experiment_if_due(ledger)
+        trials = [] if over else _lease(ledger, count, proposals)
+        suggestions = wire.Suggestions(trials=[_suggestion(trial) for trial in trials])
+        if once is not None and trials:
+            idempotency.remember(tx, project, once, status=200, body=suggestions.model_dump_json())
+        ended = ledger.experiment
+    if not trials:
+        # Only after the commit: what just ended the experiment must stay.
+        raise _exhausted(ended)
+    return suggestions
+
+
+def _lease(ledger: Ledger, count: int, proposals: Sequence[Proposed]) -> list[StoredTrial]:
+    """Freed trials first, then new ones; quasi-random where no proposal came."""
+    trials = _claim_freed(ledger, count)
+    wanted = min(count - len(trials), ledger.experiment.max_trials - ledger.experiment.trials_created)
+    if wanted > 0:
         chosen = list(proposals[:wanted])
-        if len(chosen) < wanted:
-            # Another client took the freed trial that this one had counted on.
-            chosen += _fallback(ledger.experiment, wanted - len(chosen))
         trials += _start(ledger, chosen)
-        if not trials:
-            raise _exhausted(ledger.experiment)
-    return wire.Suggestions(trials=[_suggestion(trial) for trial in trials])
+        trials += _start(ledger, _fallback(ledger.experiment, wanted - len(chosen)))
+    return trials
 
 
 def _claim_freed(ledger: Ledger, count: int) -> list[StoredTrial]:

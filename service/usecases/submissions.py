@@ -153,15 +153,14 @@ def _default_space(network: wire_datasets.Network, task: wire_datasets.Task) -> 
 def _check_tunables(network: wire_datasets.Network, space: Space, fixed: JsonObject) -> None:
     """What a network does not know it would silently ignore: refuse it."""
     known = tunables(network)
-    for field, check in (
-        ("fixed", lambda: known.check_fixed(fixed)),
-        ("space", lambda: known.check_space(space, fixed)),
-    ):
-        try:
-            check()
-        except InvalidRequest as error:
-            faults = [FieldError(("body", field, *fault.loc), fault.msg) for fault in error.errors]
-            raise InvalidExperiment(error.message, errors=faults) from None
+    try:
+        field = "fixed"
+        known.check_fixed(fixed)
+        field = "space"
+        known.check_space(space, fixed)
+    except InvalidRequest as error:
+        faults = [FieldError(("body", field, *fault.loc), fault.msg) for fault in error.errors]
+        raise InvalidExperiment(error.message, errors=faults) from None
 
 
 def _space(parameters: list[Parameter]) -> Space:

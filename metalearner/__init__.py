@@ -1,7 +1,35 @@
-"""What proposes: pure functions over values."""
+"""What proposes: pure functions over values. No I/O, no service, no torch."""
 
 from metalearner.memory import Memory
 from metalearner.proposing import propose
-from metalearner.values import Effort, Observation, Problem, Proposal, ProposerName
+from metalearner.recommending import recommend
+from metalearner.stopping import thresholds
+from metalearner.values import (
+    Confidence,
+    Effort,
+    Observation,
+    Prediction,
+    Problem,
+    Proposal,
+    ProposerName,
+    Recommendation,
+    Recommendations,
+    StoppingPolicy,
+)
 
-__all__ = ["Effort", "Memory", "Observation", "Problem", "Proposal", "ProposerName", "propose"]
+__all__ = [
+    "Confidence",
+    "Effort",
+    "Memory",
+    "Observation",
+    "Prediction",
+    "Problem",
+    "Proposal",
+    "ProposerName",
+    "Recommendation",
+    "Recommendations",
+    "StoppingPolicy",
+    "propose",
+    "recommend",
+    "thresholds",
+]

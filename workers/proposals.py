@@ -10,9 +10,17 @@ from dataclasses import dataclass, field
 from foretune.json_types import JsonObject
 from foretune.spaces import Configuration, Space
 from foretune.states import TrialState
-from metalearner import Effort, Memory, Observation, Problem, Proposal, ProposerName, propose
-from metalearner.thresholds import thresholds
-from metalearner.values import StoppingPolicy
+from metalearner import (
+    Effort,
+    Memory,
+    Observation,
+    Problem,
+    Proposal,
+    ProposerName,
+    StoppingPolicy,
+    propose,
+    thresholds,
+)
 from service.db.session import Database
 from service.usecases import proposals as usecase
 from service.usecases.proposals import StoredExperiment, StoredTrial

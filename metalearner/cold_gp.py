@@ -1,0 +1,163 @@
+"""Proposals from a Gaussian process over this experiment's own results.
+
+Which hyperparameters of the kernel hold after n results depends on the first milestone(n) of them only, and each fit
+starts from the prior: so a proposal can be replayed from the results alone, with one fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from foretune.metrics import Goal
+from metalearner import gp
+from metalearner.acquisition import log_expected_improvement
+from metalearner.arrays import Array, Index
+from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.memory import History, Memory
+from metalearner.outcomes import Scale, prediction, warp
+from metalearner.search import SearchPlan, search
+from metalearner.values import Effort, Prediction
+
+
+@dataclass(frozen=True)
+class GPSettings:
+    """What an effort buys; the numbers were chosen on the development problems of `benchmarks.cold_proposals`."""
+
+    plan: SearchPlan
+    points: int
+    """At most this many observations condition the process."""
+    growth: float
+    """The kernel is fitted anew whenever the observations have grown by this factor."""
+    iterations: int
+    prior: gp.Prior = field(default_factory=gp.Prior)
+
+
+SETTINGS: dict[Effort, GPSettings] = {
+    Effort.FAST: GPSettings(SearchPlan(128, 128, 3, 3, 24), points=96, growth=1.15, iterations=15),
+    Effort.THOROUGH: GPSettings(SearchPlan(1000, 1000, 8, 6, 60), points=256, growth=1.0, iterations=60),
+}
+_INCUMBENTS = 5
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """The fitted process with what turns its scores back into values."""
+
+    encoding: Encoding
+    posterior: gp.Posterior
+    scale: Scale
+    incumbents: Array  # (k, D), the best first
+    best: float
+    """Least expected score among the observations."""
+
+
+def milestone(seen: int, growth: float) -> int:
+    """On how many of the first `seen` observations the kernel in force was fitted."""
+    if growth <= 1.0:
+        return seen
+    return max(step for step in _milestones(growth, seen.bit_length()) if step <= seen)
+
+
+@lru_cache(maxsize=128)
+def _milestones(growth: float, bits: int) -> tuple[int, ...]:
+    steps, last = [0], 2**bits
+    while steps[-1] < last:
+        steps.append(max(steps[-1] + 1, int(steps[-1] * growth)))
+    return tuple(steps)
+
+
+def surrogate(history: History, memory: Memory, settings: GPSettings) -> Surrogate:
+    """The process given all results so far."""
+    seen = len(history)
+    fitted_on = milestone(seen, settings.growth)
+    kernel = memory.recall(("kernel", fitted_on, settings), lambda: _fitted(history, fitted_on, settings))
+    chosen, scale, scores = _chosen(history, seen, settings.points)
+    groups = history.encoding.groups
+    posterior = gp.condition(kernel, groups, history.features[chosen], scores)
+    expected, _ = posterior.predict(history.features[chosen])
+    order = np.argsort(expected, kind="stable")
+    return Surrogate(
+        history.encoding, posterior, scale, history.rows[chosen[order[:_INCUMBENTS]]], float(expected[order[0]])
+    )
+
+
+def _fitted(history: History, count: int, settings: GPSettings) -> gp.Kernel:
+    chosen, _, scores = _chosen(history, count, settings.points)
+    return gp.fit(history.features[chosen], scores, history.encoding.groups, settings.prior, settings.iterations)
+
+
+def _chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Array]:
+    """Which of the first `count` observations to condition on, in their order, and their scores.
+
+    Beyond `limit`: the best third, the last third, and others evenly spread over the time before.
+    """
+    losses = history.losses[:count]
+    if count <= limit:
+        scale, scores = warp(losses)
+        return np.arange(count), scale, scores
+    best = np.argpartition(losses, limit // 3)[: limit // 3]
+    recent = np.arange(count - limit // 3, count)
+    taken = np.zeros(count, dtype=bool)
+    taken[best] = True
+    taken[recent] = True
+    rest = np.flatnonzero(~taken)
+    spread = rest[np.linspace(0, len(rest) - 1, limit - int(taken.sum())).astype(np.intp)]
+    taken[spread] = True
+    chosen = np.flatnonzero(taken)
+    scale, scores = warp(losses[chosen])
+    return chosen, scale, scores
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A row to try, and what the process expects of it; no row when the space holds nothing new."""
+
+    row: Array | None
+    predicted: Prediction | None
+
+
+def suggest(
+    history: History,
+    memory: Memory,
+    pending: Sequence[Array],
+    goal: Goal,
+    settings: GPSettings,
+    generator: np.random.Generator,
+) -> Suggestion:
+    """The row with the highest expected improvement, given that `pending` rows turn out as expected."""
+    model = surrogate(history, memory, settings)
+    posterior = _with_fantasies(model, pending)
+
+    def acquisition(rows: Array) -> Array:
+        mean, variance = posterior.predict(model.encoding.features(rows))
+        return log_expected_improvement(mean, variance, model.best)
+
+    rows, _ = search(acquisition, model.encoding, model.incumbents, generator, settings.plan)
+    known = comparable(np.concatenate([history.rows, *(row[None, :] for row in pending)]))
+    for row in rows:
+        if not is_among(comparable(row), known):
+            mean, variance = model.posterior.predict(model.encoding.features(row[None, :]))
+            noise = model.posterior.kernel.noise
+            return Suggestion(row, prediction(model.scale, goal, float(mean[0]), float(variance[0]) + noise))
+    return Suggestion(None, None)
+
+
+def _with_fantasies(model: Surrogate, pending: Sequence[Array]) -> gp.Posterior:
+    """The process as if each pending trial had turned out as expected (kriging believer)."""
+    posterior = model.posterior
+    if not pending:
+        return posterior
+    features = model.encoding.features(np.array(pending))
+    expected, _ = posterior.predict(features)
+    kernel = posterior.kernel
+    unscaled = posterior.points * kernel.length_scales[posterior.groups]
+    return gp.condition(
+        kernel,
+        posterior.groups,
+        np.concatenate([unscaled, features]),
+        np.concatenate([posterior.targets, expected]),
+    )

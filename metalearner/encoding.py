@@ -1,0 +1,183 @@
+"""Configurations as numbers: rows of the unit cube, snapped to what a parameter can be, and features for a kernel.
+
+Symbols: D dimensions of the space, P feature columns, m rows.
+A *row* is (D,): a unit vector whose discrete entries are exact grid positions and whose inactive entries are NaN.
+*Features* are (P,): a number for each numeric dimension (0.5 where inactive: the middle, so that inactivity is as
+near to every value as can be), {0, 1} for a choice of two, and for k > 2 unordered choices k indicators of 1/sqrt(2),
+so that the squared distance of two different choices is 1 (an overlap kernel) and of a choice to an inactive one 1/2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foretune.errors import ForetuneError, InvalidConfiguration
+from foretune.json_types import JsonValue
+from foretune.parameters import Bool, Categorical, Float, Int
+from foretune.spaces import AnyParameter, Configuration, Space
+from metalearner.arrays import Array, Index, Mask
+
+_MAX_GRID = 1024
+"""An integer with more values than this is searched as a real number and rounded at the end."""
+_SAME = 1e-6
+"""Rows nearer than this in every dimension are the same configuration for all that a trial could tell."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of the cube. `grid` holds the possible positions in order; None for a real number."""
+
+    grid: Array | None  # (levels,)
+    thresholds: Array | None  # (levels - 1,): where one level gives way to the next
+    unordered: bool
+
+    @property
+    def levels(self) -> int:
+        """Number of different values; 0 for a real number."""
+        return 0 if self.grid is None else len(self.grid)
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """Dimensions `child` are active only where dimension `parent` stands at one of `positions`."""
+
+    child: slice
+    parent: int
+    positions: Array
+
+
+class Encoding:
+    """The numeric view of one space."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self.dimensions: list[Dimension] = []
+        for parameter in space.parameters:
+            self.dimensions.extend(_dimensions_of(parameter))
+        self._conditions = _conditions(space, self.dimensions)
+        self._discrete = [j for j, dimension in enumerate(self.dimensions) if dimension.grid is not None]
+        self.continuous: Index = np.array(
+            [j for j, dimension in enumerate(self.dimensions) if dimension.grid is None], dtype=np.intp
+        )
+        groups: list[int] = []
+        for j, dimension in enumerate(self.dimensions):
+            groups.extend([j] * (dimension.levels if _indicators(dimension) else 1))
+        self.groups: Index = np.array(groups, dtype=np.intp)
+        """Which dimension each feature column belongs to: (P,)."""
+        self._plain: Index = np.array(
+            [j for j, dimension in enumerate(self.dimensions) if not _indicators(dimension)], dtype=np.intp
+        )
+        self._plain_columns: Index = np.array([groups.index(j) for j in self._plain], dtype=np.intp)
+        self._many = [(j, groups.index(j)) for j, dimension in enumerate(self.dimensions) if _indicators(dimension)]
+        self._binary: Mask = np.array([self.dimensions[j].levels == 2 for j in self._plain], dtype=bool)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return len(self.dimensions)
+
+    def encode(self, configuration: Configuration) -> Array:
+        """The row of a configuration: (D,). Raises InvalidConfiguration for a value that the space does not know."""
+        try:
+            vector = np.array(self.space.to_unit(configuration))
+        except (ForetuneError, ValueError, TypeError) as error:
+            raise InvalidConfiguration(f"{configuration!r} is no configuration of this space: {error}") from error
+        row = self._snapped(vector[None, :])[0]
+        row[np.isnan(vector)] = np.nan
+        return np.asarray(row)
+
+    def decode(self, row: Array) -> Configuration:
+        """The configuration at a row: (D,) -> values of the active parameters."""
+        return self.space.from_unit(row.tolist())
+
+    def rows(self, points: Array) -> Array:
+        """Points of the cube as rows: (m, D) -> (m, D), snapped, NaN where inactive; NaN on entry reads as 0.5."""
+        rows = self._snapped(np.where(np.isnan(points), 0.5, points))
+        for condition in self._conditions:
+            parent = rows[:, condition.parent]
+            held = (np.abs(parent[:, None] - condition.positions[None, :]) < 1e-9).any(1)  # NaN compares false
+            rows[~held, condition.child] = np.nan
+        return rows
+
+    def features(self, rows: Array) -> Array:
+        """Rows as kernel features: (m, D) -> (m, P)."""
+        result = np.zeros((len(rows), len(self.groups)))
+        plain = rows[:, self._plain]
+        inactive = np.isnan(plain)
+        plain = np.where(self._binary, plain >= 0.5, plain)
+        plain[inactive] = 0.5
+        result[:, self._plain_columns] = plain
+        for j, start in self._many:
+            column = rows[:, j]
+            active = np.flatnonzero(~np.isnan(column))
+            levels = self.dimensions[j].levels
+            chosen = (column[active] * levels).astype(np.intp)
+            result[active, start + chosen] = np.sqrt(0.5)
+        return result
+
+    def _snapped(self, points: Array) -> Array:
+        result = np.clip(points, 0.0, 1.0)
+        for j in self._discrete:
+            dimension = self.dimensions[j]
+            assert dimension.grid is not None
+            assert dimension.thresholds is not None
+            result[:, j] = dimension.grid[np.searchsorted(dimension.thresholds, result[:, j])]
+        return result
+
+
+def comparable(rows: Array) -> Array:
+    """Rows with -1 for inactive entries, so that they can be compared: (m, D) -> (m, D)."""
+    return np.where(np.isnan(rows), -1.0, rows)
+
+
+def is_among(row: Array, others: Array) -> bool:
+    """Whether `row` (D,) is the same configuration as one of `others` (m, D), both comparable."""
+    return bool((np.abs(others - row).max(1, initial=0.0) < _SAME).any())
+
+
+def _indicators(dimension: Dimension) -> bool:
+    return dimension.unordered and dimension.levels > 2
+
+
+def _dimensions_of(parameter: AnyParameter) -> list[Dimension]:
+    match parameter:
+        case Categorical() | Bool():
+            count = len(parameter.choices) if isinstance(parameter, Categorical) else 2
+            grid = (np.arange(count) + 0.5) / count
+            ordered = isinstance(parameter, Categorical) and parameter.ordered
+            return [Dimension(grid, np.arange(1, count) / count, not ordered)]
+        case Int() | Float(step=float()):
+            step = float(parameter.step or 1)
+            count = int((parameter.high - parameter.low) / step + 1e-9) + 1
+            if count > _MAX_GRID:
+                return [Dimension(None, None, False)]
+            levels = [parameter.low + i * step for i in range(count)]
+            grid = np.array([parameter.to_unit(level)[0] for level in levels])
+            between = [level + 0.5 * step for level in levels[:-1]]
+            thresholds = np.array([parameter.to_unit(level)[0] for level in between])
+            return [Dimension(grid, thresholds, False)]
+        case _:
+            return [Dimension(None, None, False)] * parameter.dimensions
+
+
+def _conditions(space: Space, dimensions: Sequence[Dimension]) -> list[_Condition]:
+    """One for each parent of each conditional parameter, parents before children."""
+    result = []
+    for parameter in space.parameters:
+        for parent, allowed in (parameter.when or {}).items():
+            j = space.slices[parent].start
+            result.append(
+                _Condition(space.slices[parameter.name], j, _positions(space, parent, allowed, dimensions[j]))
+            )
+    return result
+
+
+def _positions(space: Space, parent: str, allowed: Sequence[JsonValue], dimension: Dimension) -> Array:
+    parameter = space.by_name[parent]
+    units = np.array([parameter.to_unit(value)[0] for value in allowed])
+    if dimension.grid is None or dimension.thresholds is None:
+        return units
+    return dimension.grid[np.searchsorted(dimension.thresholds, units)]

@@ -1,0 +1,170 @@
+"""A lean Gaussian process: Matérn-5/2 with one length scale a dimension, fitted by its analytic gradient.
+
+Symbols: n observations, P feature columns, G length scales (one a dimension of the space), m candidates.
+    r²(a, b) = sum_p (a_p - b_p)² / l_{g(p)}²
+    k(r) = s (1 + √5 r + 5r²/3) exp(-√5 r),   dk/d(r²) = -(5/6) s (1 + √5 r) exp(-√5 r)
+    K = k + c 11ᵀ + v I                        c: a flat prior of the mean;  v: noise and jitter
+    log p(y) = -½ yᵀK⁻¹y - ½ log|K|,  d/dθ = ½ tr((ααᵀ - K⁻¹) dK/dθ),  α = K⁻¹y
+Length scales have the dimension-scaled log-normal prior of Hvarfner et al. (2024, arXiv 2402.02229).
+No torch: importing it and its cost a call are more than a whole proposal here takes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
+from scipy.optimize import minimize
+
+from metalearner.arrays import Array, Index
+
+_SQRT5 = math.sqrt(5.0)
+JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Priors of the hyperparameters on outcomes of unit scale; means and deviations are of logarithms."""
+
+    length_scale_mean: float = math.sqrt(2.0)
+    """Plus half the logarithm of the number of dimensions."""
+    length_scale_deviation: float = math.sqrt(3.0)
+    scale_mean: float = 0.0
+    scale_deviation: float = 1.0
+    noise_mean: float = -7.0
+    noise_deviation: float = 2.5
+    mean_variance: float = 1.0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Fitted hyperparameters."""
+
+    length_scales: Array  # (G,)
+    scale: float
+    noise: float
+    mean_variance: float
+
+    def scaled(self, features: Array, groups: Index) -> Array:
+        """Features divided by their length scales: (m, P) -> (m, P)."""
+        return features / self.length_scales[groups]
+
+    def between(self, left: Array, right: Array) -> Array:
+        """Prior covariances, noise not included, of scaled features: (m, P), (n, P) -> (m, n)."""
+        return _matern(_squared_distances(left, right), self.scale) + self.mean_variance
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A kernel conditioned on n observations."""
+
+    kernel: Kernel
+    groups: Index  # (P,)
+    points: Array  # (n, P), scaled
+    factor: Array  # (n, n), lower Cholesky factor of K
+    weights: Array  # (n,), α
+    targets: Array  # (n,)
+
+    def predict(self, features: Array) -> tuple[Array, Array]:
+        """Mean and variance of the noiseless outcome: (m, P) -> (m,), (m,)."""
+        cross = self.kernel.between(self.kernel.scaled(features, self.groups), self.points)
+        solved, _ = dtrtrs(self.factor, cross.T, lower=1)
+        variance = self.kernel.scale + self.kernel.mean_variance - np.einsum("ij,ij->j", solved, solved)
+        return cross @ self.weights, np.maximum(variance, 1e-12)
+
+
+def condition(kernel: Kernel, groups: Index, features: Array, targets: Array, noise: Array | None = None) -> Posterior:
+    """The posterior after observing `targets` (n,) at `features` (n, P). `noise` (n,) is added to the kernel's own."""
+    points = kernel.scaled(features, groups)
+    covariance = kernel.between(points, points)
+    diagonal = np.full(len(points), kernel.noise) if noise is None else kernel.noise + noise
+    factor = _cholesky(covariance, diagonal)
+    half, _ = dtrtrs(factor, targets, lower=1)
+    weights, _ = dtrtrs(factor, half, lower=1, trans=1)
+    return Posterior(kernel, groups, points, factor, weights, targets)
+
+
+def fit(features: Array, targets: Array, groups: Index, prior: Prior, max_iterations: int) -> Kernel:
+    """The most probable hyperparameters given outcomes `targets` (n,), of about unit scale, at `features` (n, P).
+
+    Starts from the prior's mode: the result depends on nothing but the arguments.
+    """
+    count = int(groups.max()) + 1
+    length_mean = prior.length_scale_mean + 0.5 * math.log(count)
+    means = np.array([length_mean] * count + [prior.scale_mean, prior.noise_mean])
+    deviations = np.array([prior.length_scale_deviation] * count + [prior.scale_deviation, prior.noise_deviation])
+    start = means.copy()
+    start[:count] = math.log(0.5) + 0.5 * math.log(count)
+    objective = _Objective(features, targets, groups, means, deviations, prior.mean_variance)
+    bounds = [(-4.0, 8.0)] * count + [(-6.0, 4.0), (math.log(JITTER), 0.5)]
+    found = minimize(
+        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_iterations, "ftol": 1e-6}
+    )
+    best = found.x
+    return Kernel(np.exp(best[:count]), math.exp(best[count]), math.exp(best[count + 1]), prior.mean_variance)
+
+
+class _Objective:
+    """Negative log posterior density of the hyperparameters' logarithms, with its gradient."""
+
+    def __init__(
+        self, features: Array, targets: Array, groups: Index, means: Array, deviations: Array, mean_variance: float
+    ) -> None:
+        self._features = features
+        self._targets = targets
+        self._groups = groups
+        self._means = means
+        self._deviations = deviations
+        self._mean_variance = mean_variance
+
+    def __call__(self, logs: Array) -> tuple[float, Array]:
+        count = len(logs) - 2
+        scale, noise = math.exp(logs[count]), math.exp(logs[count + 1])
+        points = self._features * np.exp(-logs[:count])[self._groups]
+        distances = np.sqrt(5.0 * _squared_distances(points, points))
+        decay = scale * np.exp(-distances)
+        kernel = decay * (1.0 + distances + distances**2 / 3.0)
+        factor, failed = dpotrf(_with_diagonal(kernel + self._mean_variance, noise + JITTER), lower=1, overwrite_a=1)
+        penalty = (logs - self._means) / self._deviations
+        if failed:
+            return 1e10, np.zeros_like(logs)
+        inverse, _ = dpotri(factor, lower=1)
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        weights = inverse @ self._targets
+        value = 0.5 * self._targets @ weights + np.log(np.diagonal(factor)).sum() + 0.5 * penalty @ penalty
+        outer = 0.5 * (np.outer(weights, weights) - inverse)
+        slope = outer * (decay * (1.0 + distances))  # -(6/5) dL/d(r²) for each pair
+        spread = points**2 * slope.sum(1)[:, None] - points * (slope @ points)
+        gradient = np.empty_like(logs)
+        # d(r²)/d(log l) = -2 (difference)²/l², and the sum over pairs of (a - b)² is twice the sum of `spread`.
+        gradient[:count] = (10.0 / 3.0) * np.bincount(self._groups, spread.sum(0), count)
+        gradient[count] = (outer * kernel).sum()
+        gradient[count + 1] = noise * np.trace(outer)
+        return float(value), penalty / self._deviations - gradient
+
+
+def _squared_distances(left: Array, right: Array) -> Array:
+    squares = (left**2).sum(1)[:, None] + (right**2).sum(1)[None, :] - 2.0 * (left @ right.T)
+    return np.asarray(np.maximum(squares, 0.0, out=squares))
+
+
+def _matern(squares: Array, scale: float) -> Array:
+    distances = np.sqrt(5.0 * squares)
+    return scale * np.exp(-distances) * (1.0 + distances + distances**2 / 3.0)
+
+
+def _with_diagonal(matrix: Array, diagonal: float | Array) -> Array:
+    matrix[np.diag_indices_from(matrix)] += diagonal
+    return matrix
+
+
+def _cholesky(covariance: Array, diagonal: Array) -> Array:
+    """The lower factor, with as much jitter as it takes."""
+    jitter = JITTER
+    while True:
+        factor, failed = dpotrf(_with_diagonal(covariance.copy(), diagonal + jitter), lower=1)
+        if not failed:
+            return np.asarray(factor)
+        jitter *= 10.0

@@ -1,0 +1,109 @@
+"""What a proposer may keep between calls: encoded observations and fitted kernels, and nothing that changes a result.
+
+Everything here is a function of the problem and of a prefix of its observations, in their order of arrival.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from foretune.metrics import Goal
+from metalearner.arrays import Array
+from metalearner.encoding import Encoding
+from metalearner.values import Observation, Problem
+
+_T = TypeVar("_T")
+
+
+class History:
+    """Observations as arrays, encoded once each.
+
+    `rows` (n, D), `features` (n, P), `losses` (n,): less is better, infinite where infeasible.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.encoding = Encoding(problem.space)
+        self._goal = problem.goal
+        self._observations: list[Observation] = []
+        self._rows = np.empty((0, self.encoding.width))
+        self._features = np.empty((0, len(self.encoding.groups)))
+        self._losses = np.empty(0)
+
+    def __len__(self) -> int:
+        return len(self._observations)
+
+    @property
+    def rows(self) -> Array:
+        return self._rows[: len(self)]
+
+    @property
+    def features(self) -> Array:
+        return self._features[: len(self)]
+
+    @property
+    def losses(self) -> Array:
+        return self._losses[: len(self)]
+
+    def continued_by(self, observations: Sequence[Observation]) -> bool:
+        """Whether `observations` begin with those held here. Cheap when they are the same objects."""
+        known = len(self)
+        return len(observations) >= known and list(observations[:known]) == self._observations
+
+    def extend(self, observations: Sequence[Observation]) -> None:
+        """Adds what comes after those held here."""
+        known = len(self)
+        added = list(observations[known:])
+        if not added:
+            return
+        total = known + len(added)
+        if total > len(self._losses):
+            self._grow(max(total, 2 * len(self._losses), 64))
+        rows = np.array([self.encoding.encode(observation.configuration) for observation in added])
+        self._rows[known:total] = rows
+        self._features[known:total] = self.encoding.features(rows)
+        self._losses[known:total] = [_loss(observation, self._goal) for observation in added]
+        self._observations.extend(added)
+
+    def _grow(self, capacity: int) -> None:
+        known = len(self)
+        for name in ("_rows", "_features", "_losses"):
+            old: Array = getattr(self, name)
+            grown = np.empty((capacity, *old.shape[1:]))
+            grown[:known] = old[:known]
+            setattr(self, name, grown)
+
+
+def _loss(observation: Observation, goal: Goal) -> float:
+    value = observation.value
+    if observation.infeasible or value is None or not math.isfinite(value):
+        return math.inf
+    return -goal.sign * value
+
+
+class Memory:
+    """A cache for one experiment in one process; use it from one thread at a time. Losing it costs time, nothing else."""
+
+    def __init__(self) -> None:
+        self._problem: Problem | None = None
+        self._history: History | None = None
+        self._kept: dict[object, object] = {}
+
+    def history(self, problem: Problem, observations: Sequence[Observation]) -> History:
+        """The observations as arrays; starts anew when they do not continue those seen before."""
+        fits = self._history is not None and self._problem == problem and self._history.continued_by(observations)
+        if not fits or self._history is None:
+            self._history = History(problem)
+            self._kept.clear()
+        self._problem = problem
+        self._history.extend(observations)
+        return self._history
+
+    def recall(self, key: object, compute: Callable[[], _T]) -> _T:
+        """What `compute` gives, computed once a key; the key must say everything that the result depends on."""
+        if key not in self._kept:
+            self._kept[key] = compute()
+        return self._kept[key]  # type: ignore[return-value]

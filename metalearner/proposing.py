@@ -1,0 +1,114 @@
+"""The door for proposals: which arm proposes, and from which random stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from foretune.spaces import Configuration
+from metalearner import cold_gp, quasirandom, tpe
+from metalearner.arrays import Array
+from metalearner.encoding import comparable, is_among
+from metalearner.memory import History, Memory
+from metalearner.values import Effort, Observation, Origin, Prediction, Problem, Proposal, ProposerName
+
+_LONGEST_START = 10
+_TRIES = 64
+
+
+@dataclass(frozen=True)
+class _Choice:
+    row: Array | None
+    origin: Origin
+    predicted: Prediction | None = None
+
+
+def propose(
+    problem: Problem,
+    observations: Sequence[Observation],
+    pending: Sequence[Configuration],
+    count: int,
+    *,
+    index: int,
+    memory: Memory | None = None,
+    effort: Effort = Effort.THOROUGH,
+) -> list[Proposal]:
+    """`count` configurations to try next; `index` is the number of the first of them, from 0, within the experiment.
+
+    `observations` stand in the order in which they arrived; `pending` are running, without a result yet, and proposals
+    keep away from them and from each other. The answer depends on the arguments alone, `memory` excepted: it saves
+    time and changes nothing. Raises InvalidConfiguration for a configuration that the space does not know.
+    """
+    memory = memory or Memory()
+    history = memory.history(problem, observations)
+    rows = [history.encoding.encode(configuration) for configuration in pending]
+    proposals = []
+    for number in range(index, index + count):
+        generator = np.random.default_rng([problem.seed % 2**63, number, len(history)])
+        training_seed = int(generator.integers(2**31))
+        choice = _choose(problem, history, memory, rows, number, effort, generator)
+        row = choice.row
+        if row is None:
+            row, choice = _anything_new(history, rows, generator), _Choice(None, Origin.FALLBACK)
+        rows.append(row)
+        proposals.append(
+            Proposal(
+                configuration=history.encoding.decode(row),
+                origin=choice.origin,
+                predicted=choice.predicted,
+                seed=training_seed,
+                seen=len(history),
+                effort=effort,
+            )
+        )
+    return proposals
+
+
+def start_length(problem: Problem) -> int:
+    """How many quasi-random proposals come first: two more than dimensions, but not more than ten."""
+    return min(problem.space.dimensions + 2, _LONGEST_START)
+
+
+def arm(problem: Problem) -> ProposerName:
+    """Who proposes after the start."""
+    if problem.proposer is not ProposerName.AUTO:
+        return problem.proposer
+    return ProposerName.GP
+
+
+def _choose(
+    problem: Problem,
+    history: History,
+    memory: Memory,
+    pending: Sequence[Array],
+    number: int,
+    effort: Effort,
+    generator: np.random.Generator,
+) -> _Choice:
+    chosen = arm(problem)
+    encoding = history.encoding
+    if chosen is ProposerName.RANDOM:
+        return _Choice(encoding.rows(generator.random((1, encoding.width)))[0], Origin.RANDOM)
+    if number == 0 and problem.defaults is not None:
+        return _Choice(encoding.encode(problem.defaults), Origin.DEFAULT)
+    if chosen is ProposerName.QUASIRANDOM or number < start_length(problem) or len(history) < 2:
+        point = quasirandom.point(encoding.width, problem.seed, number)
+        row = encoding.rows(point[None, :])[0]
+        return _Choice(None if _known(row, history, pending) else row, Origin.QUASIRANDOM)
+    if chosen is ProposerName.TPE:
+        return _Choice(tpe.suggest(history, pending, effort, generator), Origin.TPE)
+    suggestion = cold_gp.suggest(history, memory, pending, problem.goal, cold_gp.SETTINGS[effort], generator)
+    return _Choice(suggestion.row, Origin.GP, suggestion.predicted)
+
+
+def _anything_new(history: History, pending: Sequence[Array], generator: np.random.Generator) -> Array:
+    """A random row that nobody tried; in a space that is used up, any row."""
+    rows = history.encoding.rows(generator.random((_TRIES, history.encoding.width)))
+    return next((row for row in rows if not _known(row, history, pending)), rows[0])
+
+
+def _known(row: Array, history: History, pending: Sequence[Array]) -> bool:
+    others = comparable(np.concatenate([history.rows, *(other[None, :] for other in pending)]))
+    return is_among(comparable(row), others)

@@ -1,0 +1,130 @@
+"""The values that go in and out of the door: problems, observations, proposals, decisions and recommendations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from foretune.metrics import Goal
+from foretune.spaces import Configuration, Space
+
+
+class ProposerName(StrEnum):
+    """What an experiment may ask for; AUTO chooses by the space."""
+
+    AUTO = "auto"
+    RANDOM = "random"
+    QUASIRANDOM = "quasirandom"
+    GP = "gp"
+    TPE = "tpe"
+
+
+class Effort(StrEnum):
+    """How much time a proposal may take. It changes the proposal, and is therefore recorded in it."""
+
+    FAST = "fast"
+    """A few milliseconds: many clients ask at once."""
+    THOROUGH = "thorough"
+    """Some tens of milliseconds: a trial takes seconds or more."""
+
+
+class Origin(StrEnum):
+    """Where a configuration came from."""
+
+    DEFAULT = "default"
+    """The expert default of the network."""
+    RANDOM = "random"
+    QUASIRANDOM = "quasirandom"
+    GP = "gp"
+    TPE = "tpe"
+    FALLBACK = "fallback"
+    """A quasi-random point where the model had nothing new to offer."""
+    BEST_SEEN = "best_seen"
+    BEST_PREDICTED = "best_predicted"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An experiment as its proposer sees it.
+
+    `defaults` is an expert's configuration; if given, it is the first proposal.
+    """
+
+    space: Space
+    goal: Goal
+    max_epochs: int
+    max_trials: int
+    seed: int
+    proposer: ProposerName = ProposerName.AUTO
+    defaults: Configuration | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One result. `curve` holds a value an epoch; `value` is the result, or the best so far of a trial that was stopped.
+
+    A diverged trial has `infeasible` and counts as worst; `finished` is false for a trial that was stopped early.
+    """
+
+    configuration: Configuration
+    value: float | None
+    curve: tuple[float, ...] = ()
+    finished: bool = True
+    infeasible: bool = False
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the metric will be: the median and the ends of the 80 % interval, in the metric's own units, low <= high."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration to try. `seed` is for its training; `seen` is how many observations the proposal knew."""
+
+    configuration: Configuration
+    origin: Origin
+    predicted: Prediction | None
+    seed: int
+    seen: int
+    effort: Effort
+
+
+class StoppingPolicy(StrEnum):
+    """What an experiment may ask for; AUTO is the conservative choice explained in `metalearner.stopping`."""
+
+    AUTO = "auto"
+    NONE = "none"
+    ASHA = "asha"
+    MEDIAN = "median"
+
+
+class Confidence(StrEnum):
+    """How much a recommendation is worth."""
+
+    NONE = "none"
+    LOW = "low"
+    HIGH = "high"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A configuration to use. `value` is what was measured for it, if it was."""
+
+    configuration: Configuration
+    predicted: Prediction | None
+    origin: Origin
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Ranked, the best first."""
+
+    items: tuple[Recommendation, ...]
+    confidence: Confidence

@@ -85,7 +85,7 @@ def _loss(observation: Observation, goal: Goal) -> float:
 
 
 class Memory:
-    """A cache for one experiment in one process; use it from one thread at a time. Losing it costs time, nothing else."""
+    """A cache for one experiment in one process, for one thread at a time. Losing it costs time, nothing else."""
 
     def __init__(self) -> None:
         self._problem: Problem | None = None

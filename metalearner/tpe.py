@@ -108,7 +108,7 @@ def _log_truncated_normal(x: Array, centers: Array, width: float, grid: Array | 
     """Log density on [0, 1] of a normal cut at both ends; on a grid, of the cell around x."""
     inside = np.log(ndtr((1.0 - centers) / width) - ndtr(-centers / width))
     if grid is None:
-        return np.asarray(-0.5 * ((x - centers) / width) ** 2 - math.log(width) - _HALF_LOG_2PI - inside
+        return np.asarray(-0.5 * ((x - centers) / width) ** 2 - math.log(width) - _HALF_LOG_2PI - inside)
     half = 0.5 / len(grid)
     cell = ndtr((x + half - centers) / width) - ndtr((x - half - centers) / width)
-    return np.asarray(np.log(np.maximum(cell, 1e-300) * len(grid)) - inside
+    return np.asarray(np.log(np.maximum(cell, 1e-300) * len(grid)) - inside)

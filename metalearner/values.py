@@ -61,7 +61,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Observation:
-    """One result. `curve` holds a value an epoch; `value` is the result, or the best so far of a trial that was stopped.
+    """One result. `curve` holds a value an epoch; `value` is the result, or the best so far of a stopped trial.
 
     A diverged trial has `infeasible` and counts as worst; `finished` is false for a trial that was stopped early.
     """

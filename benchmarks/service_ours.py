@@ -1,0 +1,91 @@
+"""Foretune as its users run it: `foretune.Client` over HTTP, and the embedded stack behind it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from benchmarks.service_clients import Asked
+from benchmarks.service_task import EPOCHS, PARAMETERS, curve, past_trials
+from foretune.client import Client
+from foretune.states import TrialState
+from service.db.ledger import Ledger
+from service.db.session import Database
+from service.usecases import outcomes
+from service.usecases.outcomes import Measured
+from service.usecases.trials import Proposed, start_trial
+
+_MAX_TRIALS = 1_000_000
+_CHUNK = 250
+"""Trials in one transaction while a history is loaded."""
+
+
+@dataclass(frozen=True)
+class ForetuneService:
+    """An external experiment."""
+
+    url: str
+    key: str
+    experiment_id: str
+
+    def connect(self) -> ForetuneSession:
+        """A client that joins."""
+        return ForetuneSession(self)
+
+
+class ForetuneSession:
+    """One client's connection."""
+
+    def __init__(self, service: ForetuneService) -> None:
+        self._client = Client(service.url, service.key)
+        self._experiment = self._client.experiments.get(service.experiment_id)
+
+    def one_trial(self, reports: int) -> Asked:
+        """See `benchmarks.service_clients.Session`."""
+        started = time.perf_counter()
+        trial = self._experiment.ask()
+        asked_s = time.perf_counter() - started
+        losses = curve(trial.hyperparameters)
+        for epoch in range(1, reports + 1):
+            # The decision is ignored, so that every trial has the same length.
+            trial.report(epoch, losses[epoch - 1])
+        trial.complete(losses[-1])
+        return Asked(asked_s, trial.origin != "fallback")
+
+    def close(self) -> None:
+        """See `benchmarks.service_clients.Session`."""
+        self._client.close()
+
+
+class Histories:
+    """External experiments that begin with some history."""
+
+    def __init__(self, client: Client, database: Database) -> None:
+        self._client = client
+        self._database = database
+
+    def experiment(self, history: int, reports: int, *, proposer: str = "auto") -> ForetuneService:
+        """A new experiment with `history` finished trials of `reports` measurements each, as the usecases write it."""
+        created = self._client.experiments.create(
+            mode="external",
+            space=PARAMETERS,  # type: ignore[arg-type]
+            metric=("loss", "minimize"),
+            budget={"max_trials": _MAX_TRIALS, "max_epochs": EPOCHS},
+            proposer=proposer,
+        )
+        past = list(past_trials(history))
+        for first in range(0, history, _CHUNK):
+            with (
+                self._database.transaction() as tx,
+                Ledger.of_experiment(tx, created.id, project=None, wake=None) as ledger,
+            ):
+                outcomes.start_if_queued(ledger)
+                for trial in past[first : first + _CHUNK]:
+                    proposed = Proposed(trial.configuration, "random", None, {"index": 0, "seed": 0})
+                    started = start_trial(ledger, proposed, lease=None, lease_until=ledger.now, worker=None)
+                    losses = trial.curve[:reports]
+                    told = [Measured(epoch, loss, None, {}) for epoch, loss in enumerate(losses, start=1)]
+                    measured = outcomes.measure(ledger, started, told, set())
+                    outcomes.finish_trial(ledger, measured, TrialState.COMPLETED, value=trial.curve[-1])
+        settings = self._client.settings
+        return ForetuneService(settings.url, settings.api_key or "", created.id)

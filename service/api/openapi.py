@@ -1,0 +1,79 @@
+"""The OpenAPI document: what FastAPI finds out, and what holds for every endpoint."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from foretune.wire.base import Problem
+from service.api.documented import problems
+
+DESCRIPTION = """Hyperparameters from every job you ever ran.
+
+Send `Authorization: Bearer KEY` with every call under `/v1`; a key belongs to one project, and nothing of another
+project is ever visible. Errors are RFC 9457 problem documents with a stable `code`. Lists are paged: ask again with
+`cursor` = `next` until it is null. Unknown fields and parameters are refused.
+"""
+TAGS = [
+    {"name": "experiments", "description": "Tuning jobs."},
+    {"name": "trials", "description": "Settings that are trained; asking for them and telling what came out."},
+    {"name": "events", "description": "What happens, while it happens."},
+    {"name": "recommendations", "description": "What the service has learned."},
+    {"name": "datasets", "description": "What is trained on."},
+    {"name": "networks", "description": "What is trained."},
+    {"name": "keys", "description": "Who may call."},
+    {"name": "service", "description": "Health and numbers; open to all."},
+]
+_Json = dict[str, object]
+
+
+def document(app: FastAPI) -> _Json:
+    """The document, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
+        )
+        components = cast("dict[str, _Json]", made.setdefault("components", {}))
+        schemas = components.setdefault("schemas", {})
+        schemas["Problem"] = _problem_schema()
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "A key: `ft_…`"}}
+        for path, item in cast("dict[str, dict[str, _Json]]", made["paths"]).items():
+            for operation in item.values():
+                _complete(path, operation)
+        app.openapi_schema = made
+    return cast("_Json", app.openapi_schema)
+
+
+def _complete(path: str, operation: _Json) -> None:
+    """Adds what every call of its kind may answer."""
+    answers = cast("_Json", operation["responses"])
+    answers.pop("422", None)
+    common = [422, 500]
+    if path.startswith("/v1"):
+        operation["security"] = [{"key": []}]
+        common += [401, 503]
+    else:
+        operation["security"] = []
+    if "requestBody" in operation:
+        common += [413, 415]
+    for status, answer in problems(*common).items():
+        answers.setdefault(str(status), answer)
+    if "503" in answers:
+        found = cast("_Json", answers["503"])
+        found.setdefault("headers", {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}})
+    if "401" in answers:
+        cast("_Json", answers["401"])["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    operation["responses"] = dict(sorted(answers.items()))
+
+
+def _problem_schema() -> _Json:
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    fault = cast("dict[str, _Json]", schema.pop("$defs"))["FieldFault"]
+    errors = cast("dict[str, _Json]", schema["properties"])["errors"]
+    errors.clear()
+    errors.update({"type": "array", "items": fault, "description": "What is wrong where; with status 422."})
+    return schema

@@ -1,0 +1,97 @@
+"""Trials over HTTP: asking for them, reporting on them, reading them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response, StreamingResponse
+
+from foretune.states import TrialState
+from foretune.wire.base import Page
+from foretune.wire.trials import (
+    CompleteRequest,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    Measurement,
+    MeasurementsAnswer,
+    MeasurementsRequest,
+    Trial,
+)
+from service.api.call import ThisCall
+from service.api.documented import problems
+from service.api.downloads import stream_file
+from service.api.parameters import FIRST_PAGE, Cursor, ExperimentId, Limit, TrialId
+from service.api.strict import StrictRoute
+from service.usecases import reports, trials
+
+router = APIRouter(prefix="/v1", tags=["trials"], route_class=StrictRoute)
+
+
+@router.post("/trials/{trial_id}/measurements", response_model=MeasurementsAnswer, responses=problems(404, 409))
+async def record_measurements(call: ThisCall, trial_id: TrialId, request: MeasurementsRequest) -> Response:
+    """Reports epochs of a trial, extends its lease, and answers whether to go on. Repeating an epoch is harmless."""
+    return await call.answer(lambda tx: reports.record(tx, call.bus, call.project, trial_id, request))
+
+
+@router.post("/trials/{trial_id}/heartbeat", response_model=HeartbeatAnswer, responses=problems(404, 409))
+async def extend_lease(call: ThisCall, trial_id: TrialId, request: HeartbeatRequest) -> Response:
+    """Extends the lease of a trial whose epochs are long."""
+    return await call.answer(lambda tx: reports.heartbeat(tx, call.project, trial_id, request))
+
+
+@router.post("/trials/{trial_id}/complete", response_model=Trial, responses=problems(404, 409))
+async def complete_trial(call: ThisCall, trial_id: TrialId, request: CompleteRequest) -> Response:
+    """Ends a trial: with its final value, or with an outcome and a reason."""
+    return await call.answer(lambda tx: reports.complete(tx, call.bus, call.project, trial_id, request))
+
+
+@router.get("/experiments/{experiment_id}/trials", response_model=Page[Trial], responses=problems(404))
+async def list_trials(
+    call: ThisCall,
+    experiment_id: ExperimentId,
+    state: TrialState | None = None,
+    limit: Limit = FIRST_PAGE,
+    cursor: Cursor = None,
+) -> Response:
+    """In order of creation."""
+    return await call.answer(
+        lambda tx: trials.list_page(tx, call.project, experiment_id, state=state, limit=limit, cursor=cursor)
+    )
+
+
+@router.get("/trials/{trial_id}", response_model=Trial, responses=problems(404))
+async def get_trial(call: ThisCall, trial_id: TrialId) -> Response:
+    """Setting, state and values of a trial."""
+    return await call.answer(lambda tx: trials.get(tx, call.project, trial_id))
+
+
+@router.get("/trials/{trial_id}/measurements", response_model=Page[Measurement], responses=problems(404))
+async def list_measurements(
+    call: ThisCall, trial_id: TrialId, limit: Limit = FIRST_PAGE, cursor: Cursor = None
+) -> Response:
+    """What each epoch reported, in order."""
+    return await call.answer(
+        lambda tx: trials.measurements_page(tx, call.project, trial_id, limit=limit, cursor=cursor)
+    )
+
+
+@router.get(
+    "/trials/{trial_id}/checkpoint",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "safetensors; its metadata holds the configuration.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **problems(404),
+    },
+)
+async def get_checkpoint(call: ThisCall, trial_id: TrialId) -> Response:
+    """The newest checkpoint that is kept."""
+    return await call.parts.in_thread(_open_checkpoint, call, trial_id)
+
+
+def _open_checkpoint(call: ThisCall, trial_id: str) -> Response:
+    with call.database.transaction() as tx:
+        place = trials.checkpoint(tx, call.project, trial_id)
+    name = f"{trial_id}-epoch-{place.epoch}.safetensors"
+    return stream_file(call.parts.artifacts, place.artifact, name)

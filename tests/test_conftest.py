@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from service.bus import Bus
 from service.db.session import Database
+from service.settings import settings
 
 
 class TestNetwork:
@@ -27,6 +28,9 @@ class TestDatabase:
         with database.transaction() as tx:
             assert tx.connection.execute(text("SELECT count(*) FROM projects")).scalar_one() == 0
             tx.connection.execute(text("INSERT INTO projects (id, name) VALUES ('p', 'left behind')"))
+
+    def test_the_settings_name_it(self, environment: None, database_url: str) -> None:
+        assert settings().database_url == database_url
 
     @pytest.mark.parametrize("turn", [1, 2])
     def test_each_test_begins_with_an_empty_queue(self, bus: Bus, turn: int) -> None:

@@ -62,7 +62,7 @@ class TestFloat:
     )
     def test_a_range_that_cannot_be_searched_is_refused(self, fields: dict[str, float], words: str) -> None:
         with pytest.raises(ValidationError, match=words):
-            Float("x", **fields)
+            Float("x", **fields)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("value", [True, "0.5", None, 1.5, -0.1, math.nan, math.inf, [0.5]])
     def test_what_is_no_value_of_it_is_refused(self, value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,8 +85,8 @@ class TestNumbers:
         found = multipliers(shape, updates)
         assert all(0.0 <= value <= 1.0 for value in found)
         top = found.index(max(found))
-        assert all(later >= earlier for earlier, later in zip(found[:top], found[1 : top + 1], strict=True))
-        assert all(later <= earlier + 1e-12 for earlier, later in zip(found[top:], found[top + 1 :], strict=False))
+        assert all(later >= earlier for earlier, later in pairwise(found[: top + 1]))
+        assert all(later <= earlier + 1e-12 for earlier, later in pairwise(found[top:]))
         assert found[0] > 0, "the first update must move something"
 
     def test_a_warmup_shorter_than_an_update_is_none(self) -> None:

@@ -56,10 +56,10 @@ def spaces(draw: st.DrawFn) -> Space:
         if isinstance(made, Schedule) and any(isinstance(one, Schedule) for one in parameters):
             made = Bool(name)
         parents = [one for one in parameters if isinstance(one, Bool | Categorical)]
-        if parents and draw(st.booleans()):
+        if draw(st.booleans()) and parents:
             parent = draw(st.sampled_from(parents))
-            values = [False, True] if isinstance(parent, Bool) else list(parent.choices)
-            allowed = draw(st.lists(st.sampled_from(values), min_size=1, max_size=2))
+            values = st.booleans() if isinstance(parent, Bool) else st.sampled_from(parent.choices)
+            allowed = draw(st.lists(values, min_size=1, max_size=2))
             made = type(made)(**{**made.__dict__, "when": {parent.name: allowed}})
         parameters.append(made)
     return Space(tuple(parameters))
@@ -152,6 +152,7 @@ class TestCodec:
 
 
 def widened(parameter: AnyParameter) -> AnyParameter:
+    change: dict[str, object]
     match parameter:
         case Float(log=True):
             change = {"low": parameter.low / 2, "high": parameter.high * 2}

@@ -7,6 +7,7 @@ import json
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from foretune.json_types import JsonValue
 from foretune.wire import datasets
 from foretune.wire.base import Answer, Request, check_json
 from foretune.wire.experiments import EXAMPLE_EXTERNAL, EXAMPLE_MANAGED, ExperimentPatch, ExperimentRequest, Mode
@@ -120,7 +121,7 @@ class TestAnswers:
 
 class TestCheckJson:
     def test_what_postgres_keeps_passes(self) -> None:
-        value = {"a": [1, 2.5, None, True, "ü🚀", {"b": [-(2**63)]}]}
+        value: JsonValue = {"a": [1, 2.5, None, True, "ü🚀", {"b": [-(2**63)]}]}
         assert check_json(value) == value
 
     @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from metalearner.encoding import Encoding
 from metalearner.values import Observation, Problem
 
 _T = TypeVar("_T")
+_LARGEST_LOSS = 1e100
+"""Beyond it squares overflow, and nobody tells such losses apart."""
 
 
 class History:
@@ -81,7 +83,7 @@ def _loss(observation: Observation, goal: Goal) -> float:
     value = observation.value
     if observation.infeasible or value is None or not math.isfinite(value):
         return math.inf
-    return -goal.sign * value
+    return min(max(-goal.sign * value, -_LARGEST_LOSS), _LARGEST_LOSS)
 
 
 class Memory:

@@ -1,0 +1,90 @@
+"""The Gaussian process against independent answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+
+from metalearner import gp
+from metalearner.acquisition import log_expected_improvement, log_h
+
+
+def _data(count: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    features = generator.random((count, 3))
+    targets = np.sin(5 * features[:, 0]) + features[:, 1] ** 2
+    return features, (targets - targets.mean()) / targets.std()
+
+
+def test_the_posterior_is_that_of_scikit_learn() -> None:
+    features, targets = _data()
+    kernel = gp.Kernel(np.array([0.3, 0.7, 2.0]), scale=1.7, noise=0.01, mean_variance=0.5)
+    ours = gp.condition(kernel, np.arange(3), features, targets)
+    theirs = GaussianProcessRegressor(
+        ConstantKernel(1.7) * Matern([0.3, 0.7, 2.0], nu=2.5) + ConstantKernel(0.5),
+        alpha=0.01 + gp.JITTER,
+        optimizer=None,
+    ).fit(features, targets)
+    queries = np.random.default_rng(1).random((20, 3))
+
+    mean, variance = ours.predict(queries)
+
+    expected_mean, expected_deviation = theirs.predict(queries, return_std=True)
+    np.testing.assert_allclose(mean, expected_mean, atol=1e-8)
+    np.testing.assert_allclose(np.sqrt(variance), expected_deviation, atol=1e-6)
+
+
+def test_the_gradient_of_the_fit_is_that_of_finite_differences() -> None:
+    features, targets = _data(20)
+    means, deviations = np.zeros(5), np.ones(5)
+    objective = gp._Objective(features, targets, np.arange(3), means, deviations, mean_variance=1.0)
+    at = np.array([-0.5, 0.2, 0.9, 0.3, -3.0])
+
+    _, gradient = objective(at)
+
+    steps = 1e-5 * np.eye(5)
+    numeric = [(objective(at + step)[0] - objective(at - step)[0]) / 2e-5 for step in steps]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fit_finds_out_which_dimension_matters() -> None:
+    generator = np.random.default_rng(2)
+    features = generator.random((60, 3))
+    targets = np.sin(7 * features[:, 1])
+
+    kernel = gp.fit(features, (targets - targets.mean()) / targets.std(), np.arange(3), gp.Prior(), 60)
+
+    assert kernel.length_scales.argmin() == 1
+    assert kernel.length_scales[1] < 0.2 * min(kernel.length_scales[0], kernel.length_scales[2])
+
+
+def test_identical_points_do_not_break_the_factorisation() -> None:
+    features = np.full((5, 2), 0.5)
+
+    kernel = gp.fit(features, np.zeros(5), np.arange(2), gp.Prior(), 30)
+    mean, variance = gp.condition(kernel, np.arange(2), features, np.zeros(5)).predict(features)
+
+    assert np.isfinite(mean).all()
+    assert (variance > 0).all()
+
+
+@pytest.mark.parametrize("z", [-3.0, -1.5, -0.5, 0.0, 2.0])
+def test_log_expected_improvement_is_the_integral(z: float) -> None:
+    expected, _ = quad(lambda t: max(z - t, 0.0) * norm.pdf(t), -12, max(z, 0.0) + 12, limit=200, points=[z])
+
+    np.testing.assert_allclose(log_h(np.array([z])), [math.log(expected)], rtol=1e-5)
+
+
+def test_log_expected_improvement_tells_hopeless_candidates_apart() -> None:
+    means = np.array([20.0, 30.0, 1e6])
+
+    values = log_expected_improvement(means, np.ones(3), best=0.0)
+
+    assert np.isfinite(values).all()
+    assert values[0] > values[1] > values[2]

@@ -1,0 +1,87 @@
+"""Recommendations from an experiment's own results."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from foretune.metrics import Goal
+from foretune.parameters import Float, Int
+from foretune.spaces import Configuration, Space
+from metalearner import Observation, Problem, recommend
+
+SPACE = Space.of(Float("lr", 1e-5, 1.0, log=True), Int("width", 8, 512, log=True))
+
+
+def _problem(goal: Goal = Goal.MINIMIZE) -> Problem:
+    return Problem(SPACE, goal, 10, 100, 0)
+
+
+def _results(count: int, noise: float, goal: Goal = Goal.MINIMIZE) -> list[Observation]:
+    generator = np.random.default_rng(0)
+    observations = []
+    for _ in range(count):
+        configuration = SPACE.from_unit(list(generator.random(2)))
+        loss = _loss(configuration) + noise * generator.standard_normal()
+        observations.append(Observation(configuration, -goal.sign * loss))
+    return observations
+
+
+def _loss(configuration: Configuration) -> float:
+    rate = math.log10(float(configuration["lr"]))  # type: ignore[arg-type]
+    return (rate + 2.5) ** 2 + 0.1 * abs(math.log2(float(configuration["width"])) - 6)  # type: ignore[arg-type]
+
+
+def test_without_results_the_experts_default_is_all_there_is() -> None:
+    default: Configuration = {"lr": 1e-3, "width": 64}
+
+    found = recommend(_problem(), [], default, 3)
+
+    assert [item.configuration for item in found.items] == [default]
+    assert found.confidence == "none"
+    assert recommend(_problem(), [], None, 3).items == ()
+
+
+def test_results_that_all_diverged_are_no_results() -> None:
+    diverged = [Observation({"lr": 0.5, "width": 8}, None, infeasible=True)] * 5
+
+    assert recommend(_problem(), diverged, None, 3).confidence == "none"
+
+
+def test_one_result_is_recommended_as_it_is() -> None:
+    found = recommend(_problem(), _results(1, 0.0), None, 3)
+
+    assert [item.origin for item in found.items] == ["best_seen"]
+    assert found.confidence == "low"
+
+
+def test_what_is_predicted_best_is_better_than_what_was_seen() -> None:
+    observations = _results(25, 0.0)
+
+    found = recommend(_problem(), observations, None, 5)
+
+    predicted = next(item for item in found.items if item.origin == "best_predicted")
+    assert _loss(predicted.configuration) < min(one.value for one in observations if one.value is not None)
+    assert found.confidence == "high"
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    observations = _results(40, 0.3)
+
+    items = recommend(_problem(), observations, None, 20).items
+
+    inside = [
+        item.predicted.low <= _loss(item.configuration) <= item.predicted.high for item in items if item.predicted
+    ]
+    assert np.mean(inside) >= 0.7
+
+
+def test_values_are_in_the_metrics_own_direction() -> None:
+    observations = _results(25, 0.0, Goal.MAXIMIZE)
+
+    found = recommend(_problem(Goal.MAXIMIZE), observations, None, 3)
+
+    seen = next(item for item in found.items if item.origin == "best_seen")
+    assert seen.value == max(one.value for one in observations if one.value is not None)
+    assert all(item.predicted is None or item.predicted.low <= item.predicted.median for item in found.items)

@@ -24,7 +24,10 @@ def configure_logging() -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if config.foretune_log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Plain tracebacks: the other kinds show local variables, and these hold keys.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     if config.foretune_log_format == "json":
         shared.append(structlog.processors.format_exc_info)

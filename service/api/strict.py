@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from foretune.errors import FieldError, InvalidRequest
-from service.api.limits import read_body
+from service.api.limits import Body
 from service.api.problems import UnsupportedMediaType
 
 Handler: TypeAlias = Callable[[Request], Coroutine[object, object, Response]]
@@ -82,7 +82,7 @@ def _check_parameters(request: Request, known: frozenset[str]) -> None:
 
 async def _read_json(request: Request, wanted: bool) -> None:
     """Reads the body within the limit, and checks what can be checked before it is parsed."""
-    body = await read_body(request, request.app.state.parts.settings.foretune_max_body_bytes)
+    body = await Body(request).whole(request.app.state.parts.settings.foretune_max_body_bytes)
     # Where Starlette keeps a body that was read: whoever asks for it next gets it from there.
     request._body = body
     if not body:

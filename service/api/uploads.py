@@ -13,8 +13,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from foretune.errors import FieldError, InvalidRequest, TooLarge
-from service.api.limits import announced_bytes, drain, pieces_of
+from foretune.errors import FieldError, ForetuneError, InvalidRequest, TooLarge
+from service.api.limits import Body
 from service.api.parts import Parts
 from service.api.problems import UnsupportedMediaType
 
@@ -48,22 +48,22 @@ async def store_form(request: Request, parts: Parts, key: str, known: frozenset[
     Raises InvalidRequest, UnsupportedMediaType, TooLarge, StorageFull; then nothing is kept.
     """
     limit = parts.settings.foretune_max_upload_bytes
-    form = _Form(_boundary(request), known, limit)
+    form, body = _Form(_boundary(request), known, limit), Body(request)
     try:
-        announced = announced_bytes(request)
+        announced = body.announced_bytes
         if announced is not None and announced > limit + _OVERHEAD_BYTES:
             raise form.too_large()
         async with _writing(parts, key) as file:
-            await _receive(request, parts, form, file)
-    except (InvalidRequest, TooLarge):
-        await drain(request)
+            await _receive(body, parts, form, file)
+    except ForetuneError:
+        await body.drain()
         raise
     return StoredForm(form.fields, form.filename or "", form.hash.hexdigest(), form.size_bytes)
 
 
-async def _receive(request: Request, parts: Parts, form: _Form, file: Writer) -> None:
+async def _receive(body: Body, parts: Parts, form: _Form, file: Writer) -> None:
     total = 0
-    async for piece in pieces_of(request):
+    async for piece in body.pieces():
         total += len(piece)
         if total > form.limit_bytes + _OVERHEAD_BYTES:
             raise form.too_large()

@@ -40,9 +40,11 @@ def _ready(**_: object) -> None:
     if QUEUE_PROPOSE not in _queues:
         return
     from workers.desk import Desk
+    from workers.parsing import publish_builtins
     from workers.presence import keep_signing
 
     process = this_process()
+    publish_builtins(process)
     Desk(process).start()
     keep_signing(process, "desk", device=None)
 

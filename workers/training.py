@@ -18,7 +18,6 @@ from workers.datasets import dataset as canonical
 from workers.datasets.prepare import PreparedData, prepare, views
 from workers.engine import METRICS, choose_device
 from workers.networks import Network, get_network, networks
-from workers.parsing import publish_builtins
 from workers.process import WorkerProcess
 
 _KEPT_DATA = 4
@@ -31,7 +30,6 @@ def warm_up(process: WorkerProcess) -> str:
     device = device_name()
     with process.database.transaction() as tx:
         network_usecase.publish(tx, [describe(network) for network in networks().values()])
-    publish_builtins(process)
     _log.info("worker_ready", device=device)
     return device
 

@@ -19,7 +19,7 @@ class Readiness(Answer):
 
     ready: bool
     parts: dict[str, str]
-    """`database`, `broker`, `workers`, `networks`: "ok" or what is wrong."""
+    """`database`, `broker`, `workers`, `networks`, `datasets`: "ok" or what is wrong."""
 
 
 class KeyRequest(Request):

@@ -95,7 +95,7 @@ def _presented(scope: Scope) -> str:
 
 
 def _look_up(parts: Parts, key: str) -> Caller:
-    with parts.database.transaction() as tx:
+    with parts.database.reading() as tx:
         return keys.authenticate(tx, key)
 
 

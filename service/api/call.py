@@ -57,9 +57,13 @@ class Call:
     def bus(self) -> Bus:
         return self.parts.bus
 
-    async def answer(self, work: Work, status: int = 200) -> Response:
+    async def read(self, work: Work) -> Response:
+        """The work's result as JSON."""
+        return await self.parts.in_thread(self._read, work)
+
+    async def write(self, work: Work, status: int = 200) -> Response:
         """The work's result as JSON, committed before it leaves. With an Idempotency-Key the work is done once."""
-        return await self.parts.in_thread(self._answer, work, status)
+        return await self.parts.in_thread(self._write, work, status)
 
     async def delete(self, work: Callable[[Transaction], list[str]]) -> Response:
         """204, after the commit and after the artifacts are gone whose keys the work names."""
@@ -67,10 +71,14 @@ class Call:
         return Response(status_code=204)
 
     async def seal(self, work: Work, status: int) -> Response:
-        """Like `answer`, for a result that holds a secret: it is remembered so that only this call's key reads it."""
-        return await self.parts.in_thread(self._answer, work, status, self.presented.key)
+        """Like `write`, for a result that holds a secret: it is remembered so that only this call's key reads it."""
+        return await self.parts.in_thread(self._write, work, status, self.presented.key)
 
-    def _answer(self, work: Work, status: int, secret: str | None = None) -> Response:
+    def _read(self, work: Work) -> Response:
+        with self.database.reading() as tx:
+            return json_answer(encode(work(tx)))
+
+    def _write(self, work: Work, status: int, secret: str | None = None) -> Response:
         with self.database.transaction() as tx:
             if self.once is None:
                 body = encode(work(tx))

@@ -62,13 +62,13 @@ _FORM = {
 @router.get("", response_model=Page[Dataset])
 async def list_datasets(call: ThisCall, limit: Limit = FIRST_PAGE, cursor: Cursor = None) -> Response:
     """Those of the project and those built in, the newest first."""
-    return await call.answer(lambda tx: datasets.list_page(tx, call.project, limit=limit, cursor=cursor))
+    return await call.read(lambda tx: datasets.list_page(tx, call.project, limit=limit, cursor=cursor))
 
 
 @router.get("/{dataset}", response_model=Dataset | PendingDataset, responses=problems(404))
 async def get_dataset(call: ThisCall, dataset: DatasetRef) -> Response:
     """One data set. While its file is being read it has a `state` and little else."""
-    return await call.answer(lambda tx: datasets.status(tx, call.project, dataset))
+    return await call.read(lambda tx: datasets.status(tx, call.project, dataset))
 
 
 @router.delete("/{dataset}", status_code=204, response_class=Response, responses=problems(403, 404, 409))
@@ -154,7 +154,7 @@ async def _when_read(call: Call, once: Once | None, dataset_id: str, status: int
 
 
 def _status(call: Call, dataset_id: str) -> Dataset | PendingDataset:
-    with call.database.transaction() as tx:
+    with call.database.reading() as tx:
         return datasets.status(tx, call.project, dataset_id)
 
 

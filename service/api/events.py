@@ -103,5 +103,5 @@ def encode_events(found: Sequence[Event]) -> bytes:
 
 
 def _read(call: Call, experiment_id: str, after: int) -> EventPage:
-    with call.database.transaction() as tx:
+    with call.database.reading() as tx:
         return events.page_after(tx, call.project, experiment_id, after, _EVENTS_A_READ)

@@ -25,7 +25,7 @@ Label = Annotated[str | None, Query(max_length=320, description="`key:value`", e
 @router.post("", status_code=201, response_model=Experiment, responses=problems(409))
 async def create_experiment(call: OnceCall, request: ExperimentRequest) -> Response:
     """Submits a tuning job. `managed`: our workers train; `external`: the client trains, and asks and tells."""
-    return await call.answer(lambda tx: experiments.submit(tx, call.bus, call.project, request), 201)
+    return await call.write(lambda tx: experiments.submit(tx, call.bus, call.project, request), 201)
 
 
 @router.get("", response_model=Page[Experiment])
@@ -38,7 +38,7 @@ async def list_experiments(
 ) -> Response:
     """The newest first."""
     pair = _pair(label)
-    return await call.answer(
+    return await call.read(
         lambda tx: experiments.list_page(tx, call.project, state=state, label=pair, limit=limit, cursor=cursor)
     )
 
@@ -46,13 +46,13 @@ async def list_experiments(
 @router.get("/{experiment_id}", response_model=Experiment, responses=problems(404))
 async def get_experiment(call: ThisCall, experiment_id: ExperimentId) -> Response:
     """State, progress and the best trial so far."""
-    return await call.answer(lambda tx: experiments.get(tx, call.project, experiment_id))
+    return await call.read(lambda tx: experiments.get(tx, call.project, experiment_id))
 
 
 @router.patch("/{experiment_id}", response_model=Experiment, responses=problems(404, 409))
 async def change_experiment(call: ThisCall, experiment_id: ExperimentId, patch: ExperimentPatch) -> Response:
     """Raises a budget, widens the space, renames. Nothing can be narrowed."""
-    return await call.answer(lambda tx: experiments.patch(tx, call.bus, call.project, experiment_id, patch))
+    return await call.write(lambda tx: experiments.patch(tx, call.bus, call.project, experiment_id, patch))
 
 
 @router.delete("/{experiment_id}", status_code=204, response_class=Response, responses=problems(404, 409))
@@ -64,19 +64,19 @@ async def delete_experiment(call: ThisCall, experiment_id: ExperimentId) -> Resp
 @router.post("/{experiment_id}/pause", response_model=Experiment, responses=problems(404, 409))
 async def pause_experiment(call: OnceCall, experiment_id: ExperimentId) -> Response:
     """Workers hand their trials back at the next epoch. Pausing what is paused changes nothing."""
-    return await call.answer(lambda tx: experiments.pause(tx, call.bus, call.project, experiment_id))
+    return await call.write(lambda tx: experiments.pause(tx, call.bus, call.project, experiment_id))
 
 
 @router.post("/{experiment_id}/resume", response_model=Experiment, responses=problems(404, 409))
 async def resume_experiment(call: OnceCall, experiment_id: ExperimentId) -> Response:
     """Goes on where it paused. Resuming what runs changes nothing."""
-    return await call.answer(lambda tx: experiments.resume(tx, call.bus, call.project, experiment_id))
+    return await call.write(lambda tx: experiments.resume(tx, call.bus, call.project, experiment_id))
 
 
 @router.post("/{experiment_id}/cancel", response_model=Experiment, responses=problems(404, 409))
 async def cancel_experiment(call: OnceCall, experiment_id: ExperimentId) -> Response:
     """Ends it and keeps every result. Canceling what is canceled changes nothing."""
-    return await call.answer(lambda tx: experiments.cancel(tx, call.bus, call.project, experiment_id))
+    return await call.write(lambda tx: experiments.cancel(tx, call.bus, call.project, experiment_id))
 
 
 def _pair(label: str | None) -> tuple[str, str] | None:

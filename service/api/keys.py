@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
 @router.get("", response_model=Page[Key])
 async def list_keys(call: ThisCall, limit: Limit = FIRST_PAGE, cursor: Cursor = None) -> Response:
     """The newest first; revoked ones too."""
-    return await call.answer(lambda tx: keys.list_page(tx, call.project, limit=limit, cursor=cursor))
+    return await call.read(lambda tx: keys.list_page(tx, call.project, limit=limit, cursor=cursor))
 
 
 @router.post("", status_code=201, response_model=NewKey, responses=problems(409))

@@ -21,10 +21,10 @@ router = APIRouter(prefix="/v1/networks", tags=["networks"], route_class=StrictR
 @router.get("", response_model=Page[Network])
 async def list_networks(call: ThisCall, limit: Limit = FIRST_PAGE, cursor: Cursor = None) -> Response:
     """What the workers can train, each with its default search space."""
-    return await call.answer(lambda tx: networks.list_page(tx, limit=limit, cursor=cursor))
+    return await call.read(lambda tx: networks.list_page(tx, limit=limit, cursor=cursor))
 
 
 @router.get("/{name}", response_model=Network, responses=problems(404))
 async def get_network(call: ThisCall, name: Annotated[str, Path(examples=["mlp"])]) -> Response:
     """One network."""
-    return await call.answer(lambda tx: networks.get(tx, name))
+    return await call.read(lambda tx: networks.get(tx, name))

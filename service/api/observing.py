@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -24,6 +25,8 @@ class Observed:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._clocks: dict[tuple[str, str, int], Histogram] = {}
+        # Asked once: structlog prepares an entry before it finds out that nobody wants it.
+        self._logs_answers = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +64,8 @@ class Observed:
             method = key[0] if key[0] in ("GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS") else "other"
             clock = self._clocks[key] = REQUESTS.labels(method, route, str(status))
         clock.observe(seconds)
-        _log.debug("answered", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
+        if self._logs_answers:
+            _log.debug("answered", method=scope["method"], path=scope["path"], status=status, seconds=round(seconds, 4))
 
 
 def _request_id(scope: Scope) -> str:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from foretune.wire.recommendations import RecommendationRequest, Recommendations
-from service.api.call import OnceCall, ThisCall, encode, json_answer
+from service.api.call import ThisCall, encode, json_answer
 from service.api.documented import problems
 from service.api.parameters import ExperimentId
 from service.api.strict import StrictRoute
@@ -20,7 +20,7 @@ Count = Annotated[int, Query(ge=1, le=50, description="How many to answer, the b
 
 
 @router.post("/recommendations", response_model=Recommendations, responses=problems(404, 409))
-async def recommend(call: OnceCall, request: RecommendationRequest) -> Response:
+async def recommend(call: ThisCall, request: RecommendationRequest) -> Response:
     """What to try on a task before any trial of it has run. It changes nothing, so it may be asked again at will."""
     found = await recommendations.for_task(call.database, call.bus, call.project, request)
     return json_answer(encode(found))

@@ -29,19 +29,19 @@ router = APIRouter(prefix="/v1", tags=["trials"], route_class=StrictRoute)
 @router.post("/trials/{trial_id}/measurements", response_model=MeasurementsAnswer, responses=problems(404, 409))
 async def record_measurements(call: ThisCall, trial_id: TrialId, request: MeasurementsRequest) -> Response:
     """Reports epochs of a trial, extends its lease, and answers whether to go on. Repeating an epoch is harmless."""
-    return await call.answer(lambda tx: reports.record(tx, call.bus, call.project, trial_id, request))
+    return await call.write(lambda tx: reports.record(tx, call.bus, call.project, trial_id, request))
 
 
 @router.post("/trials/{trial_id}/heartbeat", response_model=HeartbeatAnswer, responses=problems(404, 409))
 async def extend_lease(call: ThisCall, trial_id: TrialId, request: HeartbeatRequest) -> Response:
     """Extends the lease of a trial whose epochs are long."""
-    return await call.answer(lambda tx: reports.heartbeat(tx, call.project, trial_id, request))
+    return await call.write(lambda tx: reports.heartbeat(tx, call.project, trial_id, request))
 
 
 @router.post("/trials/{trial_id}/complete", response_model=Trial, responses=problems(404, 409))
 async def complete_trial(call: ThisCall, trial_id: TrialId, request: CompleteRequest) -> Response:
     """Ends a trial: with its final value, or with an outcome and a reason."""
-    return await call.answer(lambda tx: reports.complete(tx, call.bus, call.project, trial_id, request))
+    return await call.write(lambda tx: reports.complete(tx, call.bus, call.project, trial_id, request))
 
 
 @router.get("/experiments/{experiment_id}/trials", response_model=Page[Trial], responses=problems(404))
@@ -53,7 +53,7 @@ async def list_trials(
     cursor: Cursor = None,
 ) -> Response:
     """In order of creation."""
-    return await call.answer(
+    return await call.read(
         lambda tx: trials.list_page(tx, call.project, experiment_id, state=state, limit=limit, cursor=cursor)
     )
 
@@ -61,7 +61,7 @@ async def list_trials(
 @router.get("/trials/{trial_id}", response_model=Trial, responses=problems(404))
 async def get_trial(call: ThisCall, trial_id: TrialId) -> Response:
     """Setting, state and values of a trial."""
-    return await call.answer(lambda tx: trials.get(tx, call.project, trial_id))
+    return await call.read(lambda tx: trials.get(tx, call.project, trial_id))
 
 
 @router.get("/trials/{trial_id}/measurements", response_model=Page[Measurement], responses=problems(404))
@@ -69,9 +69,7 @@ async def list_measurements(
     call: ThisCall, trial_id: TrialId, limit: Limit = FIRST_PAGE, cursor: Cursor = None
 ) -> Response:
     """What each epoch reported, in order."""
-    return await call.answer(
-        lambda tx: trials.measurements_page(tx, call.project, trial_id, limit=limit, cursor=cursor)
-    )
+    return await call.read(lambda tx: trials.measurements_page(tx, call.project, trial_id, limit=limit, cursor=cursor))
 
 
 @router.get(
@@ -91,7 +89,7 @@ async def get_checkpoint(call: ThisCall, trial_id: TrialId) -> Response:
 
 
 def _open_checkpoint(call: ThisCall, trial_id: str) -> Response:
-    with call.database.transaction() as tx:
+    with call.database.reading() as tx:
         place = trials.checkpoint(tx, call.project, trial_id)
     name = f"{trial_id}-epoch-{place.epoch}.safetensors"
     return stream_file(call.parts.artifacts, place.artifact, name)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from sqlalchemy import func, select, text
 
 from service.db.session import Transaction
-from service.db.tables import experiments, networks, trials, workers
+from service.db.tables import datasets, experiments, networks, trials, workers
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ def live_workers(tx: Transaction, within: timedelta) -> dict[str, int]:
 
 def networks_published(tx: Transaction) -> bool:
     return tx.connection.execute(select(networks.c.name).limit(1)).scalar() is not None
+
+
+def builtin_datasets_published(tx: Transaction) -> bool:
+    return (
+        tx.connection.execute(select(datasets.c.id).where(datasets.c.project_id.is_(None)).limit(1)).scalar()
+        is not None
+    )
 
 
 def open_trials_by_state(tx: Transaction) -> dict[str, int]:

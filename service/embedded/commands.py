@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from foretune.errors import ForetuneError
 from service.embedded.faults import StackError
 from service.embedded.interrupts import termination_as_interrupt
 from service.embedded.layout import default_data_dir
@@ -121,6 +122,9 @@ def demo(
             raise typer.Exit(130) from None
         except StackError as error:
             fail(error)
+        except ForetuneError as error:
+            _errors.print(f"[bold red]error[/] ({error.code}): {escape(error.message)}", soft_wrap=True)
+            raise typer.Exit(1) from None
 
 
 def fail(error: StackError) -> None:

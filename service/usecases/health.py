@@ -18,7 +18,10 @@ from service.db.session import Database
 WORKER_SEEN = timedelta(seconds=10)
 _PATIENCE_S = 3.0
 _OK = "ok"
-_PARTS = ("database", "broker", "workers", "networks")
+_PARTS = ("database", "broker", "workers", "networks", "datasets")
+
+
+_UNKNOWN = dict.fromkeys(("workers", "networks", "datasets"), "unknown")
 
 
 class Readings:
@@ -32,7 +35,7 @@ class Readings:
         """Every part with "ok" or what is wrong with it."""
         database = self._threads.submit(self._ask_database)
         broker = self._threads.submit(self._ask_broker)
-        parts = {**_result(database, dict.fromkeys(("database", "workers", "networks"), "the database is away"))}
+        parts = {**_result(database, dict.fromkeys(("database", *_UNKNOWN), "the database is away"))}
         parts |= _result(broker, {"broker": f"does not answer within {_PATIENCE_S:g} s"})
         return Readiness(ready=all(parts[part] == _OK for part in _PARTS), parts={part: parts[part] for part in _PARTS})
 
@@ -46,16 +49,18 @@ class Readings:
                 refuse_unknown(revision)
                 if revision != head():
                     behind = f"at revision {revision or 'none'}, needs {head()}: run `python -m service.db.migrate`"
-                    return {"database": behind, "workers": "unknown", "networks": "unknown"}
+                    return {"database": behind, **_UNKNOWN}
                 kinds = health_rows.live_workers(tx, WORKER_SEEN)
                 networks = health_rows.networks_published(tx)
+                builtins = health_rows.builtin_datasets_published(tx)
         except ForetuneError as error:
-            return {"database": error.message, "workers": "unknown", "networks": "unknown"}
+            return {"database": error.message, **_UNKNOWN}
         seconds = WORKER_SEEN.total_seconds()
         return {
             "database": _OK,
             "workers": _OK if kinds else f"none was seen in the last {seconds:g} s",
-            "networks": _OK if networks else "no worker has published what it can train",
+            "networks": _OK if networks else "no train worker has published what it can train",
+            "datasets": _OK if builtins else "no desk worker has published the built-in data sets",
         }
 
     def _ask_broker(self) -> dict[str, str]:

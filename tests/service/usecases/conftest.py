@@ -1,0 +1,127 @@
+"""One project in one database, and short words for what its clients and workers do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import func, select, update
+
+from foretune.events import Event
+from foretune.json_types import JsonObject, JsonValue
+from foretune.wire import experiments as wire
+from foretune.wire.experiments import ExperimentRequest
+from foretune.wire.trials import (
+    CompleteRequest,
+    MeasurementsAnswer,
+    MeasurementsRequest,
+    Suggestion,
+    SuggestionRequest,
+    Trial,
+)
+from service.bus import Bus
+from service.db.session import Database
+from service.db.tables import experiments as experiment_table
+from service.db.tables import trials as trial_table
+from service.usecases import events, experiments, reports, suggestions, trials
+
+if TYPE_CHECKING:
+    from tests.conftest import Project
+
+SPACE: list[JsonValue] = [
+    {"name": "lr", "type": "float", "low": 1e-4, "high": 1.0, "log": True},
+    {"name": "layers", "type": "int", "low": 1, "high": 4},
+    {"name": "lr_schedule", "type": "schedule"},
+]
+
+
+@dataclass(frozen=True)
+class World:
+    """What a client of the project can do, without HTTP."""
+
+    database: Database
+    bus: Bus
+    runner: asyncio.Runner
+    project: str
+
+    def submit(self, **changes: JsonValue) -> wire.Experiment:
+        """An external experiment; `changes` replace fields of its request."""
+        request: JsonObject = {
+            "mode": "external",
+            "metric": {"name": "score", "goal": "maximize"},
+            "space": SPACE,
+            "budget": {"max_trials": 4, "max_epochs": 3},
+            "stopping": "none",
+            **changes,
+        }
+        with self.database.transaction() as tx:
+            return experiments.submit(tx, self.bus, self.project, ExperimentRequest.model_validate(request))
+
+    def ask(self, experiment_id: str, count: int = 1, wait_s: float = 0.0) -> list[Suggestion]:
+        request = SuggestionRequest(count=count, wait_seconds=wait_s)
+        asked = suggestions.suggest(self.database, self.bus, self.project, experiment_id, request)
+        return list(self.runner.run(asked).trials)
+
+    def measure(self, trial_id: str, lease: str, values: Mapping[int, float | None]) -> MeasurementsAnswer:
+        """Reports `{epoch: value}`, a second each."""
+        reported = [{"epoch": epoch, "value": value, "seconds": 1.0} for epoch, value in values.items()]
+        request = MeasurementsRequest.model_validate({"lease": lease, "measurements": reported})
+        with self.database.transaction() as tx:
+            return reports.record(tx, self.bus, self.project, trial_id, request)
+
+    def complete(self, trial_id: str, lease: str, **fields: JsonValue) -> Trial:
+        request = CompleteRequest.model_validate({"lease": lease, **fields})
+        with self.database.transaction() as tx:
+            return reports.complete(tx, self.bus, self.project, trial_id, request)
+
+    def experiment(self, experiment_id: str) -> wire.Experiment:
+        with self.database.transaction() as tx:
+            return experiments.get(tx, self.project, experiment_id)
+
+    def trial(self, trial_id: str) -> Trial:
+        with self.database.transaction() as tx:
+            return trials.get(tx, self.project, trial_id)
+
+    def trials(self, experiment_id: str) -> Sequence[Trial]:
+        with self.database.transaction() as tx:
+            return trials.list_page(tx, self.project, experiment_id, state=None, limit=1000, cursor=None).items
+
+    def events(self, experiment_id: str, after: int = 0) -> list[Event]:
+        with self.database.transaction() as tx:
+            return events.page_after(tx, self.project, experiment_id, after, 10_000).events
+
+    def let_lease_run_out(self, trial_id: str) -> None:
+        """As if nobody had given a sign of life for an hour."""
+        with self.database.transaction() as tx:
+            tx.connection.execute(
+                update(trial_table)
+                .where(trial_table.c.id == trial_id)
+                .values(lease_until=func.now() - timedelta(hours=1))
+            )
+
+    def let_time_pass(self, experiment_id: str, seconds: float) -> None:
+        """As if the experiment had started, and was last rung for, so much earlier."""
+        moved = {name: experiment_table.c[name] - timedelta(seconds=seconds) for name in ("started_at", "rung_at")}
+        with self.database.transaction() as tx:
+            tx.connection.execute(update(experiment_table).where(experiment_table.c.id == experiment_id).values(moved))
+
+    def column(self, experiment_id: str, name: str) -> object:
+        """A column of the experiment's row."""
+        query = select(experiment_table.c[name]).where(experiment_table.c.id == experiment_id)
+        with self.database.transaction() as tx:
+            return tx.connection.execute(query).scalar_one()
+
+
+@pytest.fixture
+def world(database: Database, bus: Bus, runner: asyncio.Runner, project: Project) -> World:
+    return World(database, bus, runner, project.id)
+
+
+@pytest.fixture
+def strangers(database: Database, bus: Bus, runner: asyncio.Runner, other_project: Project) -> World:
+    """Another project in the same database."""
+    return World(database, bus, runner, other_project.id)

@@ -126,7 +126,7 @@ class _Optuna:
             case Schedule():
                 raise NotImplementedError("no benchmark problem has a schedule")
 
-    def tell(self, configuration: Configuration, value: float) -> None:
+    def tell(self, configuration: Configuration, value: float) -> None:  # noqa: ARG002 - what it asked for
         self._study.tell(self._trial, value)
 
 

@@ -55,7 +55,7 @@ def propose(
         rows.append(row)
         proposals.append(
             Proposal(
-                configuration=history.encoding.decode(row),
+                configuration=_configuration(problem, history, row, choice.origin),
                 origin=choice.origin,
                 predicted=choice.predicted,
                 seed=training_seed,
@@ -64,6 +64,13 @@ def propose(
             )
         )
     return proposals
+
+
+def _configuration(problem: Problem, history: History, row: Array, origin: Origin) -> Configuration:
+    """The row as a trial runs it; an expert's default to the letter, without a round trip through the cube."""
+    if origin is Origin.DEFAULT and problem.defaults is not None:
+        return dict(problem.defaults)
+    return history.encoding.decode(row)
 
 
 def start_length(problem: Problem) -> int:

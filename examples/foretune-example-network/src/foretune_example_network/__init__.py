@@ -1,0 +1,1 @@
+"""An example of a network that a package adds to Foretune; see `resnet`."""

@@ -13,7 +13,7 @@ import optuna
 
 from benchmarks.service_ours import ForetuneService, Histories
 from benchmarks.service_peer import STUDY, OptunaService, distributions
-from benchmarks.service_task import curve
+from benchmarks.service_task import final_loss
 from foretune.client import Client
 from foretune.events import EventType
 from metalearner import Effort
@@ -42,7 +42,7 @@ def join_of_client(service: ForetuneService) -> float:
     with Client(service.url, service.key) as client:
         trial = client.experiments.get(service.experiment_id).ask()
         joined_s = time.perf_counter() - started
-        trial.complete(curve(trial.hyperparameters)[-1])
+        trial.complete(final_loss(trial.hyperparameters))
     return joined_s
 
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.service_clients import Asked
-from benchmarks.service_task import EPOCHS, PARAMETERS, curve, past_trials
+from benchmarks.service_task import EPOCHS, PARAMETERS, REPORTED, final_loss, past_trials
 from foretune.client import Client
 from foretune.states import TrialState
 from service.db.ledger import Ledger
@@ -45,11 +45,10 @@ class ForetuneSession:
         started = time.perf_counter()
         trial = self._experiment.ask()
         asked_s = time.perf_counter() - started
-        losses = curve(trial.hyperparameters)
-        for epoch in range(1, reports + 1):
-            # The decision is ignored, so that every trial has the same length.
-            trial.report(epoch, losses[epoch - 1])
-        trial.complete(losses[-1])
+        for epoch, value in enumerate(REPORTED[:reports], start=1):
+            if trial.report(epoch, value).stop and epoch < EPOCHS:
+                raise RuntimeError(f"{trial.id} was stopped; then the sides do not have the same work")
+        trial.complete(final_loss(trial.hyperparameters))
         return Asked(asked_s, trial.origin != "fallback")
 
     def close(self) -> None:
@@ -83,9 +82,8 @@ class Histories:
                 for trial in past[first : first + _CHUNK]:
                     proposed = Proposed(trial.configuration, "random", None, {"index": 0, "seed": 0})
                     started = start_trial(ledger, proposed, lease=None, lease_until=ledger.now, worker=None)
-                    losses = trial.curve[:reports]
-                    told = [Measured(epoch, loss, None, {}) for epoch, loss in enumerate(losses, start=1)]
+                    told = [Measured(epoch, value, None, {}) for epoch, value in enumerate(REPORTED[:reports], 1)]
                     measured = outcomes.measure(ledger, started, told, set())
-                    outcomes.finish_trial(ledger, measured, TrialState.COMPLETED, value=trial.curve[-1])
+                    outcomes.finish_trial(ledger, measured, TrialState.COMPLETED, value=trial.loss)
         settings = self._client.settings
         return ForetuneService(settings.url, settings.api_key or "", created.id)

@@ -22,7 +22,7 @@ from optuna.distributions import (
 from sqlalchemy import make_url
 
 from benchmarks.service_clients import Asked
-from benchmarks.service_task import PARAMETERS, PastTrial, curve, past_trials
+from benchmarks.service_task import PARAMETERS, REPORTED, PastTrial, final_loss, past_trials
 
 STUDY = "benchmark"
 
@@ -56,12 +56,11 @@ class OptunaSession:
         started = time.perf_counter()
         trial = self._study.ask(distributions())
         asked_s = time.perf_counter() - started
-        losses = curve(trial.params)
-        for epoch in range(1, reports + 1):
-            trial.report(losses[epoch - 1], epoch)
-            # Asked as a training loop asks; what it answers is ignored, so that every trial has the same length.
-            trial.should_prune()
-        self._study.tell(trial, losses[-1])
+        for epoch, value in enumerate(REPORTED[:reports], start=1):
+            trial.report(value, epoch)
+            if trial.should_prune():
+                raise RuntimeError(f"trial {trial.number} was pruned; then the sides do not have the same work")
+        self._study.tell(trial, final_loss(trial.params))
         return Asked(asked_s, by_model=True)
 
     def close(self) -> None:
@@ -143,13 +142,13 @@ def _fill(url: str, history: int, reports: int) -> None:
                     copy.write_row((number + 1, name, inner, distribution_to_json(distribution)))
         with cursor.copy("COPY trial_values (trial_id, objective, value, value_type) FROM STDIN") as copy:
             for number, trial in enumerate(past):
-                copy.write_row((number + 1, 0, trial.curve[-1], "FINITE"))
+                copy.write_row((number + 1, 0, trial.loss, "FINITE"))
         with cursor.copy(
             "COPY trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) FROM STDIN"
         ) as copy:
-            for number, trial in enumerate(past):
-                for epoch in range(1, reports + 1):
-                    copy.write_row((number + 1, epoch, trial.curve[epoch - 1], "FINITE"))
+            for number in range(history):
+                for epoch, value in enumerate(REPORTED[:reports], start=1):
+                    copy.write_row((number + 1, epoch, value, "FINITE"))
         cursor.execute("SELECT setval('trials_trial_id_seq', %s, %s)", (max(history, 1), history > 0))
     _check(storage, past)
     storage.remove_session()
@@ -164,7 +163,7 @@ def _check(storage: optuna.storages.RDBStorage, past: list[PastTrial]) -> None:
     if len(read) != len(past):
         raise RuntimeError(f"Optuna reads {len(read)} of {len(past)} trials")
     for mine, theirs in zip(past[:3], read[:3], strict=True):
-        if theirs.value != mine.curve[-1] or json.dumps(theirs.params, sort_keys=True) != json.dumps(
+        if theirs.value != mine.loss or json.dumps(theirs.params, sort_keys=True) != json.dumps(
             mine.configuration, sort_keys=True
         ):
             raise RuntimeError(f"Optuna reads {theirs} where {mine} was written")

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from celery import Celery
 from celery.bin.base import CLIContext
@@ -260,7 +260,7 @@ class TestCommands:
         assert name == "worker"
         assert {**options, "hostname": None} == {**expected, "hostname": None}
         environment = {"REMAP_SIGTERM": "SIGQUIT", **mapping(services[service]["environment"])}
-        assert (environment["REMAP_SIGTERM"] or None) == spec.environment.get("REMAP_SIGTERM")
+        assert (environment["REMAP_SIGTERM"] or None) == (spec.environment or {}).get("REMAP_SIGTERM")
 
     def test_every_queue_has_a_worker(self, services: Services, split_command: Callable[[object], list[str]]) -> None:
         served: set[str] = set()

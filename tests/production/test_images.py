@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class Stage(Protocol):
+    def all(self, instruction: str) -> list[str]: ...
+
 
 # Runs before anything else: what the image lacks cannot be imported, whatever this machine has installed.
 _ONLY_WHAT_THE_IMAGE_HOLDS = """
@@ -78,7 +86,7 @@ def api_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "pyproject.toml", source)
     (source / "README.md").touch()
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    pip = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, ".[api]"], cwd=source, check=True)
     for package in ("foretune", "service", "migrations"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -137,9 +145,40 @@ def test_the_commands_of_the_api_image_run_from_its_extra_alone(
             assert json.load(answer) == {"items": [], "next": None}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("service", ["desk", "train"])
+def test_the_worker_commands_run_answer_their_health_check_and_stop(
+    services: dict[str, dict[str, object]],
+    stages: Mapping[str, Stage],
+    split_command: Callable[[object], list[str]],
+    environment: None,
+    tmp_path: Path,
+    eventually: Callable[..., None],
+    service: str,
+) -> None:
+    healthcheck = services[service].get("healthcheck")
+    if isinstance(healthcheck, dict):
+        check = str(healthcheck["test"][1])
+    else:
+        check = stages["worker"].all("HEALTHCHECK")[0].partition("CMD ")[2]
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "HOSTNAME": socket.gethostname(), "CUDA_VISIBLE_DEVICES": ""}
+    known["PATH"] = f"{Path(sys.executable).parent}:{known['PATH']}"
+    if service == "train":
+        known["REMAP_SIGTERM"] = "SIGQUIT"
+
+    def healthy() -> bool:
+        asked = subprocess.run(["sh", "-c", check], cwd=tmp_path, env=known, capture_output=True, check=False)
+        return asked.returncode == 0
+
+    assert not healthy()
+    with running(split_command(services[service]["command"]), cwd=tmp_path, env=known) as worker:
+        eventually(healthy, within_s=120, every_s=1)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0
+
+
 @pytest.fixture
 def unused_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])

@@ -79,6 +79,12 @@ class Proposals:
             for offset, proposal in enumerate(made)
         ]
 
+    def forget_outstanding(self, experiment_id: str) -> None:
+        """The proposals of this experiment that are not trials yet will never be."""
+        known = self._known.get(experiment_id)
+        if known is not None:
+            known.outstanding.clear()
+
     def thresholds(self, experiment_id: str, epochs: Sequence[int]) -> dict[int, float]:
         """What the experiment's stopping policy asks of a trial at these epochs. Raises NotFound."""
         known = self._known.get(experiment_id)

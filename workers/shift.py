@@ -60,6 +60,8 @@ class Shift:
         self._experiment_id = experiment_id
         self._held: dict[str, _Held] = {}
         self._heartbeat = Heartbeat(process)
+        self._unsettled: set[str] = set()
+        """Checkpoints that were written and not yet reported."""
         self._over = False
         if not hasattr(_warm, "tasks"):
             _warm.tasks, _warm.proposals = TrainingTasks(process), Proposals(process.database)
@@ -73,17 +75,21 @@ class Shift:
             return
         try:
             task = self._tasks.of(claim.experiment)
+            engine = Engine(task.network, task.data, device_name())
         except (NotFound, InvalidRequest) as error:
             self._fail(f"its data or network cannot be used: {error.message}")
             return
-        engine = Engine(task.network, task.data, device_name())
+        except Exception:
+            self._abandon({trial.id: trial.attempts for trial in claim.trials})
+            raise
         with self._heartbeat:
             try:
                 self._train(engine, task, claim)
             except NotFound:
                 _log.info("experiment_deleted", experiment=self._experiment_id)
+                self._delete_all()
             except Exception:
-                self._abandon()
+                self._abandon(self._leases())
                 raise
 
     def _train(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> None:
@@ -151,7 +157,10 @@ class Shift:
         try:
             proposed = self._proposals.propose(self._experiment_id, count, Effort.THOROUGH)
             with self._process.database.transaction() as tx:
-                return shifts.start(tx, self._process.bus, self._experiment_id, self._process.id, proposed)
+                started = shifts.start(tx, self._process.bus, self._experiment_id, self._process.id, proposed)
+            if len(started) < len(proposed):
+                self._proposals.forget_outstanding(self._experiment_id)
+            return started
         except Unavailable as error:
             _log.warning("nothing_started", error=error.message)
             return []
@@ -227,6 +236,7 @@ class Shift:
         snapshot = engine.snapshot(held.trial.id)
         epoch = snapshot.position.epoch
         key = f"checkpoints/{self._experiment_id}/{held.trial.id}/{held.trial.attempts}-{snapshot.position.update}"
+        self._unsettled.add(key)
         try:
             self._process.artifacts.put_bytes(key, snapshot.to_bytes())
         except (StorageFull, Unavailable) as error:
@@ -260,12 +270,18 @@ class Shift:
             if held is None or report.checkpoint is None:
                 continue
             new = str(report.checkpoint["artifact"])
+            self._unsettled.discard(new)
             if report.trial_id in kept:
                 stale, held.artifact = held.artifact, new
             else:
                 stale = new
             if stale is not None and stale != held.artifact:
                 self._delete(stale)
+
+    def _delete_all(self) -> None:
+        """Deletes what this shift kept, when nobody is left to refer to it."""
+        for key in {*self._unsettled, *(held.artifact for held in self._held.values() if held.artifact)}:
+            self._delete(key)
 
     def _delete(self, key: str) -> None:
         try:
@@ -286,17 +302,19 @@ class Shift:
                 checkpoint = self._keep(engine, held)
                 reports.append(TrialReport(held.trial.id, held.trial.attempts, checkpoint=checkpoint))
             self._send(reports)
-        self._free(again=True)
+        self._free(self._leases(), again=True)
 
-    def _free(self, *, again: bool) -> None:
-        leases = {trial_id: held.trial.attempts for trial_id, held in self._held.items()}
+    def _leases(self) -> dict[str, int]:
+        return {trial_id: held.trial.attempts for trial_id, held in self._held.items()}
+
+    def _free(self, leases: dict[str, int], *, again: bool) -> None:
         with self._process.database.transaction() as tx:
             shifts.hand_back(tx, self._process.bus, self._experiment_id, leases, again=again)
 
-    def _abandon(self) -> None:
+    def _abandon(self, leases: dict[str, int]) -> None:
         """After an error of our own: free the trials; upkeep rings again in a while."""
         try:
-            self._free(again=False)
+            self._free(leases, again=False)
         except ForetuneError as error:
             _log.warning("not_handed_back", experiment=self._experiment_id, error=error.message)
 

@@ -93,14 +93,18 @@ def claim(tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int
 def start(
     tx: Transaction, bus: Bus, experiment_id: str, worker: str, proposals: Sequence[Proposed]
 ) -> list[StoredTrial]:
-    """Creates trials that this worker holds, as many as budget and parallelism still allow."""
+    """Creates trials that this worker holds, as many as budget and parallelism still allow.
+
+    None when somebody else created trials since the proposals were made: they know nothing of those, and may be the
+    same.
+    """
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         if ledger.state not in (ExperimentState.QUEUED, ExperimentState.RUNNING):
             return []
         now = ledger.experiment
         room = min(now.parallelism - now.trials_running, now.max_trials - now.trials_created)
         chosen = proposals[: max(room, 0)]
-        if not chosen:
+        if not chosen or chosen[0].replay.get("index") != now.trials_created:
             return []
         outcomes.start_if_queued(ledger)
         return [
@@ -122,7 +126,7 @@ def report(
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         held = ledger.trials([one.trial_id for one in reports])
         known = trial_rows.epochs_measured(tx, list(held))
-        verdicts = {}
+        verdicts, kept = {}, set()
         for one in reports:
             trial = held.get(one.trial_id)
             if trial is None or trial.attempts != one.attempts or trial.state is not TrialState.RUNNING:
@@ -130,12 +134,13 @@ def report(
                 verdicts[one.trial_id] = Verdict.STOP if stopped else Verdict.LOST
                 continue
             verdicts[one.trial_id] = _report_one(ledger, trial, one, known[trial.id], thresholds)
+            if one.checkpoint is not None:
+                kept.add(trial.id)
         if outcomes.finish_experiment_if_due(ledger):
             verdicts = {
                 trial_id: Verdict.LOST if verdict is Verdict.LOST else Verdict.STOP
                 for trial_id, verdict in verdicts.items()
             }
-        kept = {one.trial_id for one in reports if one.checkpoint and verdicts[one.trial_id] is not Verdict.LOST}
         return ReportAnswer(ledger.state, verdicts, frozenset(kept))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from itertools import groupby
 
@@ -16,11 +17,12 @@ from service.bus.tasks import send
 from service.db import trials as trial_rows
 from service.db import upkeep as upkeep_rows
 from service.db.ledger import Ledger
-from service.db.session import Database
-from service.usecases import experiments, outcomes
+from service.db.session import Database, Transaction
+from service.db.trials import StoredTrial
+from service.usecases import datasets, experiments, outcomes
 
 MAX_ATTEMPTS = 8
-"""A trial whose worker died this often takes its workers with it: it fails."""
+"""A trial whose worker died so many times in a row, with no epoch done in between, takes its workers with it."""
 _RING_AFTER = timedelta(seconds=5)
 
 _log = structlog.get_logger(__name__)
@@ -31,15 +33,19 @@ def sweep(database: Database, bus: Bus) -> None:
     with database.transaction() as tx:
         expired = trial_rows.expired(tx)
     for experiment_id, rows in groupby(expired, key=lambda row: row[0]):
-        _free_expired(database, bus, experiment_id, [trial_id for _, trial_id in rows])
+        # It may have been canceled and deleted since.
+        with suppress(NotFound):
+            _free_expired(database, bus, experiment_id, [trial_id for _, trial_id in rows])
     with database.transaction() as tx:
         open_ids = upkeep_rows.open_experiments(tx, _RING_AFTER)
     for experiment_id in open_ids:
-        _wake(database, bus, experiment_id)
+        with suppress(NotFound):
+            _wake(database, bus, experiment_id)
     with database.transaction() as tx:
         for dataset_id in upkeep_rows.stuck_datasets(tx, _RING_AFTER):
             tx.after_commit(lambda dataset_id=dataset_id: send("datasets.parse", dataset_id), once=dataset_id)  # type: ignore[misc]
         upkeep_rows.forget_old(tx)
+        datasets.forget_failed(tx)
 
 
 def _free_expired(database: Database, bus: Bus, experiment_id: str, trial_ids: list[str]) -> None:
@@ -59,8 +65,8 @@ def _free_expired(database: Database, bus: Bus, experiment_id: str, trial_ids: l
                 EventType.WORKER_LOST,
                 {"trial": trial.id, "number": trial.number, "worker": holder, "attempts": trial.attempts},
             )
-            if trial.attempts >= MAX_ATTEMPTS:
-                reason = f"its {'worker' if managed else 'client'} was lost {trial.attempts} times"
+            if _is_hopeless(tx, trial):
+                reason = f"its {'worker' if managed else 'client'} was lost {MAX_ATTEMPTS} times in a row"
                 outcomes.finish_trial(ledger, trial, TrialState.FAILED, reason=reason)
             else:
                 outcomes.free_trial(ledger, trial, "its lease ran out")
@@ -69,19 +75,23 @@ def _free_expired(database: Database, bus: Bus, experiment_id: str, trial_ids: l
             experiments.ring(ledger, workers=1)
 
 
+def _is_hopeless(tx: Transaction, trial: StoredTrial) -> bool:
+    """Whether this loss is one too many. Attempts alone say little: a long trial goes through many shifts."""
+    return trial.attempts >= MAX_ATTEMPTS and upkeep_rows.losses_in_a_row(tx, trial) >= MAX_ATTEMPTS - 1
+
+
 def _wake(database: Database, bus: Bus, experiment_id: str) -> None:
     """Ends the experiment if it is over; else rings if nobody works on it, or if more could."""
-    try:
-        with (
-            database.transaction() as tx,
-            Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger,
-        ):
-            if outcomes.finish_experiment_if_due(ledger) or ledger.experiment.mode != Mode.MANAGED:
-                return
-            now = ledger.experiment
-            left = now.trials_queued + now.max_trials - now.trials_created
-            # Whoever holds all that may run will take the rest too.
-            if left and now.trials_running < now.parallelism:
-                experiments.ring(ledger, workers=1)
-    except NotFound:
-        return
+    with (
+        database.transaction() as tx,
+        Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger,
+    ):
+        if outcomes.finish_experiment_if_due(ledger):
+            return
+        # It was looked after: with very many experiments, the others come first next time.
+        ledger.change(rung_at=ledger.now)
+        now = ledger.experiment
+        left = now.trials_queued + now.max_trials - now.trials_created
+        # Whoever holds all that may run will take the rest too.
+        if now.mode == Mode.MANAGED and left and now.trials_running < now.parallelism:
+            experiments.ring(ledger, workers=1)

@@ -50,6 +50,8 @@ class ModelTrial:
     state: TrialState = T.RUNNING
     curve: dict[int, float | None] = field(default_factory=dict)
     final: float | None = None
+    losses: int = 0
+    """In a row, without a new epoch in between."""
 
     @property
     def value(self) -> float | None:
@@ -184,6 +186,8 @@ class ExternalExperiment(RuleBasedStateMachine):
             fault = InvalidRequest
         with self.expecting(fault):
             answer = self.world.measure(trial.id, lease, reports)
+            if not set(reports) <= set(trial.curve):
+                trial.losses = 0
             trial.curve = {**reports, **trial.curve}
             self.settle()
             last = reports[max(reports)]
@@ -230,7 +234,11 @@ class ExternalExperiment(RuleBasedStateMachine):
         trial = data.draw(st.sampled_from(self.of_state(T.RUNNING)))
         self.world.let_lease_run_out(trial.id)
         upkeep.sweep(self.world.database, self.world.bus)
+        trial.losses += 1
         trial.state = T.QUEUED
+        if trial.losses == upkeep.MAX_ATTEMPTS:
+            trial.state = T.FAILED
+            self.settle()
 
     @rule()
     def sweep(self) -> None:

@@ -60,14 +60,22 @@ class StoredExperiment:
     rung_at: datetime | None
 
 
-_FIELDS = tuple(StoredExperiment.__dataclass_fields__)
+COLUMNS = tuple(StoredExperiment.__dataclass_fields__)
+_STATE, _GOAL = COLUMNS.index("state"), COLUMNS.index("goal")
+_FIND = f"SELECT {', '.join(COLUMNS)} FROM experiments WHERE id = %(id)s".encode()  # noqa: S608 - names of ours
+_FIND_IN_PROJECT = _FIND + b" AND project_id = %(project)s"
+
+
+def from_values(columns: Sequence[object]) -> StoredExperiment:
+    """An experiment from its columns in the order of `COLUMNS`."""
+    values = list(columns)
+    values[_STATE] = ExperimentState(str(values[_STATE]))
+    values[_GOAL] = Goal(str(values[_GOAL]))
+    return StoredExperiment(*values)  # type: ignore[arg-type]
 
 
 def from_row(row: Row[tuple[object, ...]]) -> StoredExperiment:
-    values = {name: row._mapping[name] for name in _FIELDS}
-    values["state"] = ExperimentState(values["state"])
-    values["goal"] = Goal(values["goal"])
-    return StoredExperiment(**values)
+    return from_values([row._mapping[name] for name in COLUMNS])
 
 
 def insert_one(tx: Transaction, values: Mapping[str, object]) -> StoredExperiment:
@@ -76,15 +84,14 @@ def insert_one(tx: Transaction, values: Mapping[str, object]) -> StoredExperimen
 
 
 def find(tx: Transaction, project_id: str, experiment_id: str) -> StoredExperiment | None:
-    query = select(experiments).where(experiments.c.id == experiment_id, experiments.c.project_id == project_id)
-    row = tx.connection.execute(query).one_or_none()
-    return from_row(row) if row else None
+    found = tx.rows(_FIND_IN_PROJECT, {"id": experiment_id, "project": project_id})
+    return from_values(found[0]) if found else None
 
 
 def find_for_worker(tx: Transaction, experiment_id: str) -> StoredExperiment | None:
     """Without a project: for workers, which serve them all."""
-    row = tx.connection.execute(select(experiments).where(experiments.c.id == experiment_id)).one_or_none()
-    return from_row(row) if row else None
+    found = tx.rows(_FIND, {"id": experiment_id})
+    return from_values(found[0]) if found else None
 
 
 def list_newest(

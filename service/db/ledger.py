@@ -10,12 +10,11 @@ the service, and a statement costs more than what it writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 
 import orjson
-from sqlalchemy import Select, func, select, text
 
 from foretune.errors import NotFound
 from foretune.events import EventType
@@ -25,48 +24,89 @@ from service.db import experiments as experiment_rows
 from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
 from service.db.session import Transaction
-from service.db.tables import experiments, trials
 from service.db.trials import StoredTrial
 
 Wake = Callable[[str], None]
 """Wakes whoever streams the events of this experiment; `Bus.publish`, where there is a bus."""
 
-_SELECT = select(experiments, func.clock_timestamp().label("now"))
+# What a trial was proposed with never changes.
 _TRIAL_CHANGES = [
-    field.name
-    for field in fields(StoredTrial)
-    if field.name not in ("id", "experiment_id", "number", "configuration", "created_at")
+    name
+    for name in trial_rows.COLUMNS
+    if name
+    not in (
+        *("id", "experiment_id", "number", "configuration", "hyperparameters", "lr_schedule", "max_epochs"),
+        *("origin", "predicted", "proposal", "created_at"),
+    )
 ]
-_EXPERIMENT_CHANGES = [
-    field.name
-    for field in fields(StoredExperiment)
-    if field.name not in ("id", "project_id", "mode", "dataset_id", "dataset_name", "network", "seed", "created_at")
+_RUNNING_CHANGES = [
+    *("state", "reason", "started_at", "finished_at", "rung_at", "event_seq", "epochs"),
+    *("trials_created", "trials_finished", "trials_running", "trials_queued"),
+    *("best_trial_id", "best_value", "best_epoch"),
 ]
+"""What work changes of an experiment. The rest is what was submitted: large, and changed by a patch alone."""
+_SUBMITTED_CHANGES = [
+    name
+    for name in experiment_rows.COLUMNS
+    if name not in ("id", "project_id", "mode", "dataset_id", "dataset_name", "network", "seed", "created_at")
+    and name not in _RUNNING_CHANGES
+]
+_CHANGED_TRIAL = ("id", *_TRIAL_CHANGES)
 _EVENT = "(experiment_id, seq, type, data)"
 _MEASUREMENT = "(trial_id, epoch, experiment_id, seq, value, seconds, metrics)"
-# The parts refer to nothing of each other: Postgres runs them on one snapshot. Foreign keys are checked at the end.
-_WRITE = text(
-    f"""
-    WITH made AS (
-        INSERT INTO trials SELECT row.* FROM jsonb_populate_recordset(NULL::trials, CAST(:made AS jsonb)) AS row
-    ), changed AS (
-        UPDATE trials SET {", ".join(f"{name} = row.{name}" for name in _TRIAL_CHANGES)}
-        FROM jsonb_populate_recordset(NULL::trials, CAST(:changed AS jsonb)) AS row
-        WHERE trials.id = row.id
-    ), measured AS (
-        INSERT INTO measurements {_MEASUREMENT}
-        SELECT {_MEASUREMENT.strip("()")}
-        FROM jsonb_populate_recordset(NULL::measurements, CAST(:measured AS jsonb))
-        ON CONFLICT DO NOTHING
-    ), told AS (
-        INSERT INTO events {_EVENT}
-        SELECT {_EVENT.strip("()")} FROM jsonb_populate_recordset(NULL::events, CAST(:told AS jsonb))
+
+
+def _lock(condition: str) -> bytes:
+    """The experiment, and the time. NO KEY UPDATE shuts out every other ledger, but no row that refers to it."""
+    columns = ", ".join(f"e.{name}" for name in experiment_rows.COLUMNS)
+    return f"""
+        SELECT clock_timestamp(), {columns} FROM experiments AS e
+        WHERE e.id = %(id)s {condition} FOR NO KEY UPDATE
+    """.encode()  # noqa: S608 - names of ours
+
+
+def _lock_with_trial(condition: str) -> bytes:
+    """The experiment and the trial, both locked in this order: after a wait both are as their last writer left them."""
+    columns = ", ".join(
+        [f"e.{name}" for name in experiment_rows.COLUMNS] + [f"t.{name}" for name in trial_rows.COLUMNS]
     )
-    UPDATE experiments SET {", ".join(f"{name} = row.{name}" for name in _EXPERIMENT_CHANGES)}
-    FROM jsonb_populate_record(NULL::experiments, CAST(:experiment AS jsonb)) AS row
-    WHERE experiments.id = row.id
-    """  # noqa: S608 - column names of our own tables
-)
+    return f"""
+        SELECT clock_timestamp(), {columns} FROM experiments AS e JOIN trials AS t ON t.experiment_id = e.id
+        WHERE t.id = %(id)s {condition} FOR NO KEY UPDATE OF e, t
+    """.encode()  # noqa: S608 - names of ours
+
+
+def _write(experiment_changes: Sequence[str]) -> bytes:
+    """Everything in one statement. The parts refer to nothing of each other: Postgres runs them on one snapshot."""
+    return f"""
+        WITH made AS (
+            INSERT INTO trials SELECT row.* FROM jsonb_populate_recordset(NULL::trials, %(made)s::jsonb) AS row
+        ), changed AS (
+            UPDATE trials SET {_assignments(_TRIAL_CHANGES)}
+            FROM jsonb_populate_recordset(NULL::trials, %(changed)s::jsonb) AS row WHERE trials.id = row.id
+        ), measured AS (
+            INSERT INTO measurements {_MEASUREMENT}
+            SELECT {_MEASUREMENT.strip("()")}
+            FROM jsonb_populate_recordset(NULL::measurements, %(measured)s::jsonb)
+            ON CONFLICT DO NOTHING
+        ), told AS (
+            INSERT INTO events {_EVENT}
+            SELECT {_EVENT.strip("()")} FROM jsonb_populate_recordset(NULL::events, %(told)s::jsonb)
+        )
+        UPDATE experiments SET {_assignments(experiment_changes)}
+        FROM jsonb_populate_record(NULL::experiments, %(experiment)s::jsonb) AS row
+        WHERE experiments.id = row.id
+    """.encode()  # noqa: S608 - names of ours
+
+
+def _assignments(names: Sequence[str]) -> str:
+    return ", ".join(f"{name} = row.{name}" for name in names)
+
+
+_OF_PROJECT = "AND e.project_id = %(project)s"
+_LOCK, _LOCK_IN_PROJECT = _lock(""), _lock(_OF_PROJECT)
+_LOCK_TRIAL, _LOCK_TRIAL_IN_PROJECT = _lock_with_trial(""), _lock_with_trial(_OF_PROJECT)
+_WRITE, _WRITE_ALL = _write(_RUNNING_CHANGES), _write(_RUNNING_CHANGES + _SUBMITTED_CHANGES)
 
 
 class Ledger:
@@ -86,30 +126,33 @@ class Ledger:
         self._made: dict[str, StoredTrial] = {}
         self._changed: dict[str, StoredTrial] = {}
         self._measured: list[dict[str, object]] = []
+        self._read: StoredTrial | None = None
+        """A trial that was locked and read with the experiment, until it changes."""
 
     @classmethod
     def of_experiment(cls, tx: Transaction, experiment_id: str, *, project: str | None, wake: Wake | None) -> Ledger:
         """Locks the experiment. `project` None: a worker asks. Raises NotFound."""
-        query = _SELECT.where(experiments.c.id == experiment_id)
-        return cls._locked(tx, query, project, wake, f"there is no experiment {experiment_id!r}")
+        statement = _LOCK if project is None else _LOCK_IN_PROJECT
+        found = tx.rows(statement, {"id": experiment_id, "project": project})
+        if not found:
+            raise NotFound(f"there is no experiment {experiment_id!r}")
+        now, *columns = found[0]
+        assert isinstance(now, datetime)
+        return cls(tx, experiment_rows.from_values(columns), wake, now)
 
     @classmethod
     def of_trial(cls, tx: Transaction, trial_id: str, *, project: str | None, wake: Wake | None) -> Ledger:
-        """Locks the experiment that the trial belongs to. Raises NotFound."""
-        parent = select(trials.c.experiment_id).where(trials.c.id == trial_id).scalar_subquery()
-        query = _SELECT.where(experiments.c.id == parent)
-        return cls._locked(tx, query, project, wake, f"there is no trial {trial_id!r}")
-
-    @classmethod
-    def _locked(
-        cls, tx: Transaction, query: Select[tuple[object, ...]], project: str | None, wake: Wake | None, missing: str
-    ) -> Ledger:
-        if project is not None:
-            query = query.where(experiments.c.project_id == project)
-        row = tx.connection.execute(query.with_for_update()).one_or_none()
-        if row is None:
-            raise NotFound(missing)
-        return cls(tx, experiment_rows.from_row(row), wake, row._mapping["now"])
+        """Locks the experiment that the trial belongs to, and the trial. Raises NotFound."""
+        statement = _LOCK_TRIAL if project is None else _LOCK_TRIAL_IN_PROJECT
+        found = tx.rows(statement, {"id": trial_id, "project": project})
+        if not found:
+            raise NotFound(f"there is no trial {trial_id!r}")
+        now, *columns = found[0]
+        assert isinstance(now, datetime)
+        split = len(experiment_rows.COLUMNS)
+        ledger = cls(tx, experiment_rows.from_values(columns[:split]), wake, now)
+        ledger._read = trial_rows.from_values(columns[split:])
+        return ledger
 
     def __enter__(self) -> Ledger:
         return self
@@ -143,6 +186,8 @@ class Ledger:
 
     def trial(self, trial_id: str) -> StoredTrial:
         """Raises NotFound unless the trial belongs to this experiment."""
+        if self._read is not None and self._read.id == trial_id:
+            return self._read
         found = self.trials([trial_id]).get(trial_id)
         if found is None:
             raise NotFound(f"there is no trial {trial_id!r}")
@@ -174,6 +219,7 @@ class Ledger:
         updated = replace(trial, **columns, changed_seq=self.experiment.event_seq)  # type: ignore[arg-type]
         noted = self._made if trial.id in self._made else self._changed
         noted[trial.id] = updated
+        self._read = None
         return updated
 
     def move_trial(self, trial: StoredTrial, target: TrialState, **columns: object) -> StoredTrial:
@@ -206,14 +252,16 @@ class Ledger:
         """Sends what was noted to Postgres, so that the reads of this transaction see it."""
         if self.experiment == self._written and not (self._made or self._changed or self._measured or self._events):
             return
-        self.tx.connection.execute(
-            _WRITE,
+        work_alone = all(getattr(self.experiment, name) is getattr(self._written, name) for name in _SUBMITTED_CHANGES)
+        changes = ["id", *_RUNNING_CHANGES, *(() if work_alone else _SUBMITTED_CHANGES)]
+        self.tx.run(
+            _WRITE if work_alone else _WRITE_ALL,
             {
-                "made": _json([_row(trial) for trial in self._made.values()]),
-                "changed": _json([_row(trial) for trial in self._changed.values()]),
+                "made": _json(list(self._made.values())),
+                "changed": _json([_columns(trial, _CHANGED_TRIAL) for trial in self._changed.values()]),
                 "measured": _json(self._measured),
                 "told": _json(self._events),
-                "experiment": _json(_row(self.experiment)),
+                "experiment": _json(_columns(self.experiment, changes)),
             },
         )
         if self._events and self._wake is not None:
@@ -224,8 +272,8 @@ class Ledger:
             noted.clear()
 
 
-def _row(stored: StoredTrial | StoredExperiment) -> dict[str, object]:
-    return {field.name: getattr(stored, field.name) for field in fields(stored)}
+def _columns(stored: StoredTrial | StoredExperiment, names: Sequence[str]) -> dict[str, object]:
+    return {name: getattr(stored, name) for name in names}
 
 
 def _json(value: object) -> str:

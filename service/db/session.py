@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import orjson
+import psycopg
 import structlog
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -27,6 +28,23 @@ class Transaction:
     def after_commit(self, ring: Doorbell, *, once: object = None) -> None:
         """Calls `ring` after the commit. Doorbells with the same `once` ring one time."""
         self._doorbells[once if once is not None else len(self._doorbells)] = ring
+
+    def rows(self, statement: bytes, parameters: Mapping[str, object]) -> list[tuple[object, ...]]:
+        """The rows of a statement in psycopg's own words, prepared once a connection.
+
+        For the few statements of the hottest paths: SQLAlchemy's part of a small one takes ten times the driver's.
+        """
+        return self._driver.execute(statement, parameters, prepare=True, binary=True).fetchall()
+
+    def run(self, statement: bytes, parameters: Mapping[str, object]) -> None:
+        """`rows` for a statement that gives none."""
+        self._driver.execute(statement, parameters, prepare=True)
+
+    @property
+    def _driver(self) -> psycopg.Connection[tuple[object, ...]]:
+        driver = self.connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        return driver
 
     def ring(self) -> None:
         # A doorbell that fails loses nothing: the row is there, readers poll and upkeep rings again.
@@ -76,8 +94,8 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as error:
-            if isinstance(error, OperationalError) or error.connection_invalidated:
+        except (DBAPIError, psycopg.OperationalError) as error:
+            if not isinstance(error, DBAPIError) or isinstance(error, OperationalError) or error.connection_invalidated:
                 self.engine.dispose(close=False)
                 raise Unavailable("the database does not answer; nothing was written", code="database_away") from error
             raise

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from service.db.session import Transaction
 from service.db.tables import stopping_thresholds
 
+_FIND = b"SELECT thresholds FROM stopping_thresholds WHERE experiment_id = %(experiment)s"
+
 
 def thresholds(tx: Transaction, experiment_id: str) -> dict[int, float]:
     """Epoch -> the best value so far that a trial needs there; empty until a worker has computed any."""
-    query = select(stopping_thresholds.c.thresholds).where(stopping_thresholds.c.experiment_id == experiment_id)
-    stored = tx.connection.execute(query).scalar_one_or_none() or {}
+    found = tx.rows(_FIND, {"experiment": experiment_id})
+    stored = found[0][0] if found else {}
+    assert isinstance(stored, dict)
     return {int(epoch): value for epoch, value in stored.items()}
 
 

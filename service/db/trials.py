@@ -56,10 +56,24 @@ class StoredMeasurement:
     created_at: datetime
 
 
+COLUMNS = tuple(StoredTrial.__dataclass_fields__)
+_STATE = COLUMNS.index("state")
+_CHANGED_SINCE = f"""
+    SELECT {", ".join(COLUMNS)} FROM trials
+    WHERE experiment_id = %(experiment)s AND changed_seq > %(seq)s
+    ORDER BY changed_seq, number
+""".encode()  # noqa: S608 - names of ours
+
+
+def from_values(columns: Sequence[object]) -> StoredTrial:
+    """A trial from its columns in the order of `COLUMNS`."""
+    values = list(columns)
+    values[_STATE] = TrialState(str(values[_STATE]))
+    return StoredTrial(*values)  # type: ignore[arg-type]
+
+
 def from_row(row: Row[tuple[object, ...]]) -> StoredTrial:
-    values = dict(row._mapping)
-    values["state"] = TrialState(values["state"])
-    return StoredTrial(**values)
+    return from_values([row._mapping[name] for name in COLUMNS])
 
 
 def find(tx: Transaction, project_id: str, trial_id: str) -> StoredTrial | None:
@@ -101,12 +115,7 @@ def list_by_number(
 
 def changed_since(tx: Transaction, experiment_id: str, seq: int) -> list[StoredTrial]:
     """The trials that changed after event `seq`, in the order of their last change."""
-    query = (
-        select(trials)
-        .where(trials.c.experiment_id == experiment_id, trials.c.changed_seq > seq)
-        .order_by(trials.c.changed_seq, trials.c.number)
-    )
-    return [from_row(row) for row in tx.connection.execute(query)]
+    return [from_values(row) for row in tx.rows(_CHANGED_SINCE, {"experiment": experiment_id, "seq": seq})]
 
 
 def extend_leases(tx: Transaction, leases: Mapping[str, int], seconds: float) -> set[str]:

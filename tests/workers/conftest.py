@@ -21,6 +21,7 @@ from foretune.wire.trials import Trial
 from service.artifacts import ArtifactStore
 from service.bus import Bus
 from service.db.session import Database
+from service.db.tables import measurements as measurement_table
 from service.db.tables import trials as trial_table
 from service.settings import settings
 from service.usecases import events, experiments, trials
@@ -51,18 +52,23 @@ SMALL: JsonObject = {
 
 @dataclass(frozen=True)
 class HookedProcess(WorkerProcess):
-    """A worker process that does something when it looks, after an epoch, whether it shall stop."""
+    """A worker process that does something when it looks, between epochs, whether it shall stop."""
 
     at: Mapping[int, Callable[[], object]] = field(default_factory=dict)
-    """What to do at the n-th look, from 1."""
-    looks: list[None] = field(default_factory=list)
+    """What to do, once, as soon as its trials have so many measurements."""
+    done: set[int] = field(default_factory=set)
 
     def draining(self) -> bool:
-        self.looks.append(None)
-        action = self.at.get(len(self.looks))
-        if action is not None:
-            action()
+        for count in sorted(set(self.at) - self.done):
+            if self._measured() >= count:
+                self.done.add(count)
+                self.at[count]()
         return super().draining()
+
+    def _measured(self) -> int:
+        query = select(func.count()).join_from(measurement_table, trial_table).where(trial_table.c.worker == self.id)
+        with self.database.transaction() as tx:
+            return int(tx.connection.execute(query).scalar_one())
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Bench:
 
     def worker(self, name: str, at: Mapping[int, Callable[[], object]] | None = None) -> HookedProcess:
         """Another worker, with hooks of its own."""
-        return replace(self.process, id=name, stopping=threading.Event(), at=at or {}, looks=[])
+        return replace(self.process, id=name, stopping=threading.Event(), at=at or {}, done=set())
 
     def work(self, experiment_id: str, worker: WorkerProcess | None = None) -> None:
         """One shift, in a thread of its own, as a process of its own would have. Raises what it raised."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from foretune.errors import StorageFull
 from foretune.events import EventType
@@ -36,10 +36,10 @@ def die() -> None:
     raise Died
 
 
-def stopped_at(bench: Bench, look: int, name: str = "wrk_first") -> HookedProcess:
-    """A worker that is asked to stop after so many turns of its loop."""
+def stopped_at(bench: Bench, epochs: int, name: str = "wrk_first") -> HookedProcess:
+    """A worker that is asked to stop as soon as its trials have so many measurements."""
     worker = bench.worker(name)
-    return replace(worker, at={look: worker.stopping.set})
+    return replace(worker, at={epochs: worker.stopping.set})
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +132,13 @@ class TestToTheEnd:
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize("look", [1, 3, 6])
+    @pytest.mark.parametrize("epochs", [1, 3, 6])
     def test_asked_to_stop_it_hands_back_and_the_next_goes_on(
-        self, bench: Bench, undisturbed: list[object], look: int
+        self, bench: Bench, undisturbed: list[object], epochs: int
     ) -> None:
         """Given a worker drains in the middle, the numbers are those of an undisturbed run, to the last bit."""
         experiment_id = bench.submit()
-        bench.work(experiment_id, stopped_at(bench, look))
+        bench.work(experiment_id, stopped_at(bench, epochs))
         experiment = bench.experiment(experiment_id)
         assert experiment.state is E.RUNNING
         assert experiment.progress.trials.get("RUNNING", 0) == 0
@@ -256,9 +256,7 @@ class TestFaults:
         experiment_id = bench.submit()
         with bench.database.transaction() as tx:
             key = tx.connection.execute(
-                dataset_table.select()
-                .with_only_columns(dataset_table.c.artifact)
-                .where(dataset_table.c.name == "digits")
+                select(dataset_table.c.artifact).where(dataset_table.c.name == "digits")
             ).scalar_one()
         artifacts.delete(key)
         bench.work(experiment_id)

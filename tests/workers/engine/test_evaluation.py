@@ -1,7 +1,6 @@
 """Metrics against independent answers."""
 
 import math
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,15 +8,15 @@ import torch
 from sklearn import metrics as sklearn_metrics
 from torch import nn
 
+from workers.engine.device_data import on_device
 from workers.engine.evaluation import GOALS, METRICS, evaluate, trivial_loss
-
-CPU = torch.device("cpu")
 
 
 def evaluated(module, data, context_length=0):
-    return evaluate(
-        module, data, data.val_x, data.val_y, context_length=context_length, device=CPU, autocast=nullcontext()
-    )
+    placed = on_device(data, torch.device("cpu"))
+    with torch.no_grad():
+        (metrics,) = evaluate(lambda x: module(x)[None], placed, data.val_x, context_length=context_length)
+    return metrics
 
 
 def test_classification_metrics_are_those_of_scikit_learn(named_problem):

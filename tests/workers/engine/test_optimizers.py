@@ -27,10 +27,10 @@ def settings(**changed):
 
 def theirs(chosen: TrainingSettings, parameter: torch.nn.Parameter) -> torch.optim.Optimizer:
     if chosen.optimizer == "sgd":
-        return torch.optim.SGD([parameter], 0.1, momentum=chosen.momentum, weight_decay=chosen.weight_decay)
+        return torch.optim.SGD([parameter], 0.1, momentum=chosen.momentum, weight_decay=chosen.weight_decay, fused=True)
     kind = torch.optim.Adam if chosen.optimizer == "adam" else torch.optim.AdamW
     betas = (chosen.beta1, chosen.beta2)
-    return kind([parameter], 0.1, betas=betas, eps=chosen.epsilon, weight_decay=chosen.weight_decay)
+    return kind([parameter], 0.1, betas=betas, eps=chosen.epsilon, weight_decay=chosen.weight_decay, fused=True)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])

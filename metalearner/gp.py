@@ -28,8 +28,9 @@ JITTER = 1e-6
 class Prior:
     """Priors of the hyperparameters on outcomes of unit scale; means and deviations are of logarithms."""
 
-    length_scale_mean: float = math.sqrt(2.0)
-    """Plus half the logarithm of the number of dimensions."""
+    length_scale_mean: float = 0.7
+    """Plus half the logarithm of the number of dimensions. Half of √2, which Hvarfner et al. use: their prior learned
+    too slowly in the first fifty proposals (docs/LOG.md)."""
     length_scale_deviation: float = math.sqrt(3.0)
     scale_mean: float = 0.0
     scale_deviation: float = 1.0

@@ -14,7 +14,7 @@ from metalearner.encoding import comparable, is_among
 from metalearner.memory import History, Memory
 from metalearner.values import Effort, Observation, Origin, Prediction, Problem, Proposal, ProposerName
 
-_LONGEST_START = 10
+_LONGEST_START = 6
 _TRIES = 64
 
 
@@ -74,7 +74,7 @@ def _configuration(problem: Problem, history: History, row: Array, origin: Origi
 
 
 def start_length(problem: Problem) -> int:
-    """How many quasi-random proposals come first: two more than dimensions, but not more than ten."""
+    """How many quasi-random proposals come first: two more than dimensions, but not more than six."""
     return min(problem.space.dimensions + 2, _LONGEST_START)
 
 

@@ -5,6 +5,9 @@ Axes: N rows of the training part, B rows of a batch, T steps of context, n toke
 An epoch visits every row once in a new random order, in ceil(N / batch_size) batches whose sizes differ by at most
 one: no update is left with a few rows at the full learning rate. A text is cut into windows of `context_length`
 tokens, from a new random offset each epoch.
+
+Trials are stacked by the bucket of their batches: batches of the same bucket are padded to one size with rows that
+weigh nothing.
 """
 
 from __future__ import annotations
@@ -18,17 +21,27 @@ from torch import Tensor
 from foretune.errors import InvalidDataset
 from workers.engine import streams
 
+_SMALLEST_BUCKET = 4
+
 
 class Batches(Protocol):
     """The training rows of one trial, in an order that depends on its seed and on the epoch alone."""
 
     updates_per_epoch: int
+    bucket: int
+    """Rows of a padded batch."""
 
     def start_epoch(self, seed: int) -> None:
         """Draws the order of an epoch from the stream `seed`."""
 
     def batch(self, position: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the update at `position` (from 0) of the epoch, on the device."""
+
+    def places(self, position: int) -> Tensor:  # (bucket,) int64
+        """Where the rows of that update begin in the data; places beyond its `count` repeat the last one."""
+
+    def count(self, position: int) -> int:
+        """How many rows that update has."""
 
 
 class RowBatches:
@@ -39,11 +52,23 @@ class RowBatches:
         self._x, self._y, self._device = x, y, device
         self.rows = x.shape[0]
         self.updates_per_epoch = math.ceil(self.rows / batch_size)
+        self.bucket = padded_rows(math.ceil(self.rows / self.updates_per_epoch))
         self._order = torch.empty(0, dtype=torch.int64)
+        self._places: tuple[Tensor, ...] = ()
 
     def start_epoch(self, seed: int) -> None:
         order = torch.randperm(self.rows, generator=streams.generator(seed))
         self._order = order.to(self._x.device)
+        self._places = ()
+
+    def places(self, position: int) -> Tensor:
+        if not self._places:
+            self._places = _places(self._order, self.updates_per_epoch, self.bucket)
+        return self._places[position]
+
+    def count(self, position: int) -> int:
+        start, stop = bounds(self.rows, self.updates_per_epoch, position)
+        return stop - start
 
     def batch(self, position: int) -> tuple[Tensor, Tensor]:  # (B, …), (B,)
         start, stop = bounds(self.rows, self.updates_per_epoch, position)
@@ -66,14 +91,26 @@ class TextBatches:
         self.windows = max(1, (len(tokens) - self.context_length) // self.context_length)
         self._largest_offset = len(tokens) - 1 - self.windows * self.context_length
         self.updates_per_epoch = math.ceil(self.windows / batch_size)
+        self.bucket = padded_rows(math.ceil(self.windows / self.updates_per_epoch))
         self._steps = torch.arange(self.context_length + 1, device=tokens.device)
         self._starts = torch.empty(0, dtype=torch.int64)
+        self._places: tuple[Tensor, ...] = ()
 
     def start_epoch(self, seed: int) -> None:
         generator = streams.generator(seed)
         offset = int(torch.randint(self._largest_offset + 1, (1,), generator=generator))
         order = torch.randperm(self.windows, generator=generator)
         self._starts = (offset + order * self.context_length).to(self._tokens.device)
+        self._places = ()
+
+    def places(self, position: int) -> Tensor:
+        if not self._places:
+            self._places = _places(self._starts, self.updates_per_epoch, self.bucket)
+        return self._places[position]
+
+    def count(self, position: int) -> int:
+        start, stop = bounds(self.windows, self.updates_per_epoch, position)
+        return stop - start
 
     def batch(self, position: int) -> tuple[Tensor, Tensor]:  # (B, T), (B, T)
         start, stop = bounds(self.windows, self.updates_per_epoch, position)
@@ -84,6 +121,21 @@ class TextBatches:
 def bounds(rows: int, parts: int, position: int) -> tuple[int, int]:
     """Where part `position` of `parts` nearly equal parts of `rows` begins and ends."""
     return position * rows // parts, (position + 1) * rows // parts
+
+
+def padded_rows(rows: int) -> int:
+    """The bucket of a batch: 2^k or 3 * 2^(k-1) rows, at least 4. At most half as many again are computed in vain."""
+    bucket = _SMALLEST_BUCKET
+    while bucket < rows:
+        bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket // 3 * 4
+    return bucket
+
+
+def _places(order: Tensor, parts: int, bucket: int) -> tuple[Tensor, ...]:  # (N,) -> `parts` of (bucket,)
+    edges = torch.arange(parts + 1, device=order.device) * len(order) // parts
+    steps = torch.arange(bucket, device=order.device)
+    wanted = torch.minimum(edges[:-1, None] + steps, edges[1:, None] - 1)
+    return order[wanted].unbind(0)
 
 
 def _moved(batch: Tensor, device: torch.device) -> Tensor:

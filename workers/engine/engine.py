@@ -8,15 +8,14 @@
             engine.snapshot(report.trial_id)       # freeze it and
             engine.release(report.trial_id)        # give its slot to another
 
-A trial's curve depends on its spec, the network and the data alone, never on its neighbours. Today each slot is
-stepped by a plain loop and slots take turns by the epoch.
+A trial's curve depends on its spec, the network and the data alone, never on its neighbours. Trials of one signature
+are stepped together in populations, which take turns; see `workers.engine.population`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 
 import torch
 
@@ -24,9 +23,12 @@ from foretune.errors import Conflict, ForetuneError, NotFound, TrialInfeasible
 from workers.datasets.prepare import PreparedData
 from workers.engine import streams
 from workers.engine.checkpoint import Checkpoint
-from workers.engine.device import Precision, choose_device, configure, fits, free_cache, is_out_of_memory
-from workers.engine.slot import DeviceData, Diverged, Slot
-from workers.engine.trial import EpochReport, FailureKind, TrialSpec
+from workers.engine.device import Precision, choose_device, configure, free_cache, is_out_of_memory
+from workers.engine.device_data import on_device
+from workers.engine.housing import Housing
+from workers.engine.population import EpochEnd, first_line
+from workers.engine.slot import Slot
+from workers.engine.trial import EpochReport, TrialSpec
 from workers.networks import Network
 
 DEFAULT_CAPACITY = 4
@@ -53,10 +55,10 @@ class Engine:
         self.device = choose_device() if device is None else torch.device(device)
         configure(self.device)
         self._precision = precision
-        self._data = _on_device(data, self.device)
+        self._data = on_device(data, self.device)
         self._slots: dict[str, Slot] = {}
         self._failures: dict[str, str] = {}
-        self._turns: deque[str] = deque()
+        self._housing = Housing(self._data)
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -87,15 +89,16 @@ class Engine:
             raise Conflict(f"all {self.capacity} slots are taken", code="no_free_slot")
         try:
             slot = Slot(self.network, self._data, spec, checkpoint, self._precision)
+            if not slot.done:
+                self._housing.admit(slot)
         except ForetuneError:
             raise
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             free_cache(self.device)
-            raise TrialInfeasible(f"out of memory before epoch 1: {_first_line(error)}", epoch=0) from error
+            raise TrialInfeasible(f"out of memory before epoch 1: {first_line(error)}", epoch=0) from error
         self._slots[spec.trial_id] = slot
-        self._turns.append(spec.trial_id)
 
     def advance(self, timeout_s: float | None = None) -> list[EpochReport]:
         """Trains until at least one slot reaches the end of an epoch or fails, and reports that.
@@ -104,16 +107,9 @@ class Engine:
         and a snapshot holds also what is between. One update may take longer than the time left.
         """
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
-        live = set(self.live)
-        self._turns = deque(trial_id for trial_id in self._turns if trial_id in live)
-        if not self._turns:
-            return []
-        trial_id = self._turns[0]
-        report = self._train(trial_id, self._slots[trial_id], deadline)
-        if report is None:
-            return []
-        self._turns.rotate(-1)
-        return [report]
+        with streams.kept_global_state():
+            ends = self._housing.advance(deadline)
+        return [self._report(end) for end in ends]
 
     def snapshot(self, trial_id: str) -> Checkpoint:
         """The trial as it stands; it goes on unchanged. Raises NotFound, or TrialInfeasible after a failure."""
@@ -124,46 +120,20 @@ class Engine:
 
     def release(self, trial_id: str) -> None:
         """Empties the trial's slot. Raises NotFound."""
-        self._slot(trial_id)
+        self._housing.release(self._slot(trial_id))
         del self._slots[trial_id]
         self._failures.pop(trial_id, None)
 
-    def _train(self, trial_id: str, slot: Slot, deadline: float | None) -> EpochReport | None:
-        started = time.perf_counter()
-        try:
-            with streams.kept_global_state():
-                trained = slot.train(deadline)
-        except Diverged as error:
-            kind, failure = FailureKind.DIVERGED, str(error)
-        except Exception as error:  # noqa: BLE001 - a network may be anyone's code; its faults end its trial alone
-            where = f"at epoch {slot.epoch + 1}, update {slot.update + 1}"
-            if is_out_of_memory(error):
-                kind, failure = FailureKind.OUT_OF_MEMORY, f"out of memory {where}: {_first_line(error)}"
-                free_cache(self.device)
-            else:
-                kind, failure = FailureKind.ERROR, f"{type(error).__name__} {where}: {_first_line(error)}"
-                _log.exception("trial %s failed %s", trial_id, where)
-        else:
-            if trained is None:
-                return None
-            metrics, seconds = trained
-            return EpochReport(trial_id, slot.epoch, metrics, seconds, finished=slot.done)
-        self._failures[trial_id] = failure
-        seconds = time.perf_counter() - started
-        return EpochReport(trial_id, slot.epoch + 1, {}, seconds, failure, finished=True, failure_kind=kind)
+    def _report(self, end: EpochEnd) -> EpochReport:
+        trial_id = end.slot.spec.trial_id
+        if end.failure is None:
+            return EpochReport(trial_id, end.slot.epoch, end.metrics, end.seconds, finished=end.slot.done)
+        self._failures[trial_id] = end.failure
+        return EpochReport(
+            trial_id, end.slot.epoch + 1, {}, end.seconds, end.failure, finished=True, failure_kind=end.kind
+        )
 
     def _slot(self, trial_id: str) -> Slot:
         if trial_id not in self._slots:
             raise NotFound(f"trial {trial_id!r} is in no slot; there are {', '.join(self._slots) or 'none'}")
         return self._slots[trial_id]
-
-
-def _on_device(data: PreparedData, device: torch.device) -> DeviceData:
-    parts = (data.train_x, data.train_y, data.val_x, data.val_y)
-    if fits(device, sum(part.nbytes for part in parts)):
-        parts = (data.train_x.to(device), data.train_y.to(device), data.val_x.to(device), data.val_y.to(device))
-    return DeviceData(data, device, *parts)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,6 +1,6 @@
 """The training loss, and the metrics on the validation part.
 
-Axes: B rows of a batch, K outputs, T steps, V vocabulary, n tokens of a text.
+Axes: m members, B rows of a batch, K outputs, T steps, V vocabulary, n tokens of a text.
 
 Regression metrics are in original units (`val_loss` alone is standardised); those of a text are per character:
 `val_loss` in nats. A text is read in windows of the context length that do not overlap, so each token but the first is
@@ -10,17 +10,18 @@ predicted once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from foretune.errors import InvalidDataset
 from foretune.metrics import Goal
 from foretune.wire.datasets import Task
 from workers.datasets.prepare import PreparedData
+from workers.engine.device_data import DeviceData
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     Task.CLASSIFICATION: ("val_accuracy", "val_loss", "train_loss", "learning_rate"),
@@ -36,6 +37,9 @@ GOALS: Mapping[str, Goal] = {
     if name != "learning_rate"
 }
 """Which way is better, for every metric that can be tuned."""
+
+Forward: TypeAlias = Callable[[Tensor], Tensor]
+"""From inputs (B, …) or (B, T) to the outputs of every member: (m, B, K) or (m, B, T, V)."""
 
 _LARGEST_CHUNK_ROWS = 4_096
 _CHUNK_ELEMENTS = 1 << 18
@@ -60,75 +64,104 @@ def trivial_loss(data: PreparedData) -> float:
 
 
 def evaluate(
-    module: nn.Module,
-    data: PreparedData,
+    forward: Forward,
+    data: DeviceData,
     x: Tensor,
-    y: Tensor,
     *,
     context_length: int,
-    device: torch.device,
-    autocast: AbstractContextManager[object],
-) -> dict[str, float]:
-    """The metrics of `module` on the validation part (`x`, `y`), which may lie on another device.
+    largest_chunk: int = _LARGEST_CHUNK_ROWS,
+) -> list[dict[str, float]]:
+    """The metrics on the validation part of each member that `forward` computes.
 
-    The numbers may be infinite or NaN when the weights are.
+    `x` are its inputs, as `forward` wants them; they may lie on another device. At most `largest_chunk` rows are
+    computed at once. The numbers may be infinite or NaN when the weights are.
     """
-    module.eval()
-    with torch.inference_mode(), autocast:
-        if data.task is Task.LANGUAGE_MODELLING:
-            return _evaluate_text(module, x, context_length, device)
-        if data.task is Task.REGRESSION:
-            return _evaluate_regression(module, data, x, y, device)
-        return _evaluate_classification(module, x, y, device)
+    if data.prepared.task is Task.LANGUAGE_MODELLING:
+        return _evaluate_text(forward, x, context_length, data.device)
+    chunks = _chunks(x, data.val_y, largest_chunk, data.device)
+    if data.prepared.task is Task.REGRESSION:
+        return _evaluate_regression(forward, data.prepared, chunks)
+    return _evaluate_classification(forward, chunks)
 
 
-def _evaluate_classification(module: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> dict[str, float]:
-    loss, correct = 0.0, 0
-    for inputs, targets in _chunks(x, y, device):
-        outputs = module(inputs).float()  # (B, K)
-        loss += float(F.cross_entropy(outputs, targets, reduction="sum"))
-        correct += int((outputs.argmax(1) == targets).sum())
-    return {"val_accuracy": correct / len(y), "val_loss": loss / len(y)}
+def _evaluate_classification(forward: Forward, chunks: Iterable[tuple[Tensor, Tensor]]) -> list[dict[str, float]]:
+    losses, correct = _Sums(), _Sums()
+    rows = 0
+    for inputs, targets in chunks:
+        outputs = forward(inputs).float()  # (m, B, K)
+        losses.add(_cross_entropy(outputs, targets))
+        correct.add((outputs.argmax(2) == targets).sum(1))
+        rows += len(targets)
+    return [
+        {"val_accuracy": right / rows, "val_loss": loss / rows}
+        for right, loss in zip(correct.values, losses.values, strict=True)
+    ]
 
 
 def _evaluate_regression(
-    module: nn.Module, data: PreparedData, x: Tensor, y: Tensor, device: torch.device
-) -> dict[str, float]:
-    squared, absolute = 0.0, 0.0
-    for inputs, targets in _chunks(x, y, device):
-        errors = module(inputs).float().squeeze(-1) - targets  # (B,)
-        squared += float(errors.square().sum())
-        absolute += float(errors.abs().sum())
+    forward: Forward, data: PreparedData, chunks: Iterable[tuple[Tensor, Tensor]]
+) -> list[dict[str, float]]:
+    squared, absolute = _Sums(), _Sums()
+    rows = 0
+    for inputs, targets in chunks:
+        errors = forward(inputs).float()[:, :, 0] - targets  # (m, B)
+        squared.add(errors.square().sum(1))
+        absolute.add(errors.abs().sum(1))
+        rows += len(targets)
     true = data.val_y.double()
     spread = float((true - true.mean()).square().sum())
-    # As scikit-learn has it where all targets are equal and r2 is undefined.
-    r2 = 1.0 - squared / spread if spread > 0.0 else float(squared == 0.0)
-    return {
-        "val_rmse": math.sqrt(squared / len(y)) * data.target_scale,
-        "val_mae": absolute / len(y) * data.target_scale,
-        "val_r2": r2,
-        "val_loss": squared / len(y),
-    }
+    return [
+        {
+            "val_rmse": math.sqrt(square / rows) * data.target_scale,
+            "val_mae": distance / rows * data.target_scale,
+            # As scikit-learn has it where all targets are equal and r2 is undefined.
+            "val_r2": 1.0 - square / spread if spread > 0.0 else float(square == 0.0),
+            "val_loss": square / rows,
+        }
+        for square, distance in zip(squared.values, absolute.values, strict=True)
+    ]
 
 
-def _evaluate_text(module: nn.Module, tokens: Tensor, context_length: int, device: torch.device) -> dict[str, float]:
+def _evaluate_text(
+    forward: Forward, tokens: Tensor, context_length: int, device: torch.device
+) -> list[dict[str, float]]:
     predicted = len(tokens) - 1
     if predicted < 1:
         raise InvalidDataset(f"the validation part of the text has {len(tokens)} token(s): too short to predict")
-    loss = 0.0
+    losses = _Sums()
     for inputs, targets in _text_chunks(tokens, context_length):
-        outputs = module(inputs.to(device)).float()  # (B, T, V)
-        loss += float(F.cross_entropy(outputs.flatten(0, 1), targets.to(device).flatten(), reduction="sum"))
-    mean = loss / predicted
-    return {
-        "val_loss": mean,
-        "val_perplexity": math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf,
-        "val_bits_per_character": mean / math.log(2.0),
-    }
+        outputs = forward(inputs.to(device)).float()  # (m, B, T, V)
+        losses.add(_cross_entropy(outputs.flatten(1, 2), targets.to(device).flatten()))
+    means = [loss / predicted for loss in losses.values]
+    return [
+        {
+            "val_loss": mean,
+            "val_perplexity": math.exp(mean) if mean < _LARGEST_EXPONENT else math.inf,
+            "val_bits_per_character": mean / math.log(2.0),
+        }
+        for mean in means
+    ]
 
 
-def _chunks(x: Tensor, y: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    rows = min(_LARGEST_CHUNK_ROWS, max(1, _CHUNK_ELEMENTS // max(1, x[0].numel())))
+class _Sums:
+    """One running sum for each member, in float64."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def add(self, values: Tensor) -> None:  # (m,)
+        added = values.tolist()
+        self.values = [old + new for old, new in zip(self.values, added, strict=True)] if self.values else added
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:  # (m, B, K), (B,) -> (m,)
+    """The sum over the rows of each member."""
+    repeated = targets.expand(len(outputs), -1).flatten()
+    return F.cross_entropy(outputs.flatten(0, 1), repeated, reduction="none").view(len(outputs), -1).sum(1)
+
+
+def _chunks(x: Tensor, y: Tensor, largest: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    rows = min(largest, max(1, _CHUNK_ELEMENTS // max(1, x[0].numel())))
     for start in range(0, len(x), rows):
         yield x[start : start + rows].to(device), y[start : start + rows].to(device)
 

@@ -8,9 +8,14 @@ Symbols: P weights; g gradient (P,); t number of the update, from 1; lr learning
             m = b1 m + (1 - b1) g'    v = b2 v + (1 - b2) g'^2    w = w - lr m^ / (sqrt(v^) + eps)
             with m^ = m / (1 - b1^t), v^ = v / (1 - b2^t)
 
-The operations and their order are those of `torch.optim`, so the results are the same bit for bit. A trial's
-parameters are views of one vector, so an update takes a handful of operations however many layers there are, and
-vectors of several trials can be stacked to (members, P).
+On a CPU these are the fused kernels of `torch.optim(fused=True)`, one pass over memory each; elsewhere the operations
+of `torch.optim(foreach=False)` in their order: the results are those of torch bit for bit. A trial's parameters are
+views of one vector, so an update is one call, however many layers there are, and it reads nothing but the trial's own
+row: the same wherever the row stands, alone or in a population.
+
+`update_together` is one update of many rows with different optimizers, for devices on which calls cost more than
+memory. On a CPU the fused kernels are faster (measured with Adam, 8 to 16 rows, microseconds a row: 4 to 6 against 5
+to 6 at 3,500 weights, 15 against 38 at 27,000, 56 against 190 at 102,000).
 """
 
 from __future__ import annotations
@@ -51,6 +56,9 @@ def update(
     """One update in place of the weights and the state; the gradient is used up. `number` counts from 1."""
     if settings.gradient_clip > 0.0:
         clip(gradient, settings.gradient_clip)
+    if weights.device.type == "cpu":
+        _fused(weights, gradient, state, settings, learning_rate, number)
+        return
     if settings.weight_decay > 0.0:
         if settings.optimizer == "adamw":
             weights.mul_(1.0 - learning_rate * settings.weight_decay)
@@ -60,6 +68,45 @@ def update(
         _sgd(weights, gradient, state["momentum"], settings, learning_rate)
     else:
         _adam(weights, gradient, state["first_moment"], state["second_moment"], settings, learning_rate, number)
+
+
+def _fused(
+    weights: Tensor,
+    gradient: Tensor,
+    state: Mapping[str, Tensor],
+    settings: TrainingSettings,
+    learning_rate: float,
+    number: int,
+) -> None:
+    if settings.optimizer == "sgd":
+        torch._fused_sgd_(
+            [weights],
+            [gradient],
+            [state["momentum"]] if settings.momentum > 0.0 else [],
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+            lr=learning_rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
+        return
+    (torch._fused_adam_ if settings.optimizer == "adam" else torch._fused_adamw_)(
+        [weights],
+        [gradient],
+        [state["first_moment"]],
+        [state["second_moment"]],
+        [],
+        [torch.tensor(float(number))],
+        lr=learning_rate,
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        eps=settings.epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
 
 
 def _sgd(weights: Tensor, gradient: Tensor, momentum: Tensor, settings: TrainingSettings, learning_rate: float) -> None:

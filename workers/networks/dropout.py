@@ -17,12 +17,15 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 _M1 = 0x7FEB352D
 _M2 = 0x846CA68B
 _M2_SIGNED = _M2 - (1 << 32)
 _POSITIVE = 0x7FFFFFFF
+_ROW = 0x9E3779B1
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 class Dropout(nn.Module):
@@ -51,12 +54,12 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, …) -> (B, …)
         if not self.training or self.rate == 0.0:
             return x
-        bits = (_words(x.shape, x.device) ^ self.key).mul_(_M1)
+        bits = (words(x.shape, x.device) ^ self.key).mul_(_M1)
         # The sign is shifted in from above: both halves of the words fall evenly on the 31-bit numbers.
         bits = bits.bitwise_xor_(bits >> 15).mul_(_M2_SIGNED).bitwise_and_(_POSITIVE)
         # The difference is negative where the element stays; its sign, spread over the word, masks the scale.
-        mask = (self.threshold - bits).bitwise_right_shift_(31).bitwise_and_(self.scale_bits).view(torch.float32)
-        return x * (mask if x.dtype == torch.float32 else mask.to(x.dtype))
+        kept = (self.threshold - bits).bitwise_right_shift_(31).bitwise_and_(self.scale_bits).view(torch.float32)
+        return x * (kept if x.dtype == torch.float32 else kept.to(x.dtype))
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
@@ -73,9 +76,18 @@ def set_noise(layers: Sequence[Dropout], key: int) -> None:
         layer.key.fill_(layer_key(key, position))
 
 
+def layer_keys(keys: Sequence[int], layers: int) -> Tensor:  # (len(keys), layers) int32
+    """`layer_key` for many updates and every layer at once."""
+    word = np.array(keys, dtype=np.uint64)[:, None] + np.arange(1, layers + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    upper = ((word ^ (word >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+    return torch.from_numpy(upper.view(np.int32))
+
+
 def layer_key(key: int, position: int) -> int:
     """The signed 32-bit key of the layer at `position`: splitmix64 of both, its upper half."""
-    word = (key + (position + 1) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    word = (key + (position + 1) * _GOLDEN) & 0xFFFFFFFFFFFFFFFF
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     upper = (word ^ (word >> 31)) >> 32
@@ -83,12 +95,37 @@ def layer_key(key: int, position: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _words(shape: torch.Size, device: torch.device) -> Tensor:  # (*shape) int32
-    """lowbias32 of 1 … n, row by row. Made with numpy, so that no function transform wraps what is cached."""
-    words = np.arange(1, shape.numel() + 1, dtype=np.uint32)
-    words ^= words >> np.uint32(16)
-    words *= np.uint32(_M1)
-    words ^= words >> np.uint32(15)
-    words *= np.uint32(_M2)
-    words ^= words >> np.uint32(16)
-    return torch.from_numpy(words.view(np.int32).reshape(shape)).to(device)
+def words(shape: torch.Size, device: torch.device) -> Tensor:  # (*shape) int32
+    """The fixed words of a tensor of `shape`: lowbias32 of 0x9E3779B1 row + column + 1.
+
+    Column is the place in the last dimension, row the place in all others: more columns or more rows leave the words
+    of the first ones as they are. Made with numpy, so that no function transform wraps what is cached. Do not write
+    to them.
+    """
+    columns = shape[-1] if shape else 1
+    rows = np.arange(shape.numel() // max(1, columns), dtype=np.uint32)[:, None] * np.uint32(_ROW)
+    mixed: NDArray[np.uint32] = np.add(rows, np.arange(1, columns + 1, dtype=np.uint32), dtype=np.uint32)
+    mixed ^= mixed >> np.uint32(16)
+    mixed *= np.uint32(_M1)
+    mixed ^= mixed >> np.uint32(15)
+    mixed *= np.uint32(_M2)
+    mixed ^= mixed >> np.uint32(16)
+    return torch.from_numpy(mixed.view(np.int32).reshape(shape)).to(device)
+
+
+def mask(
+    words: Tensor,  # (B, H) int32
+    keys: Tensor,  # (m, 1, 1) int32
+    thresholds: Tensor,  # (m, 1, 1) int32
+    scale_bits: Tensor,  # (m, 1, 1) int32
+    out: Tensor,  # (m, B, H) float32
+    scratch: Tensor,  # (m, B, H) int32
+) -> Tensor:
+    """What `Dropout` multiplies with, for m layers at once: 0 or the scale. Written to `out`, which is returned."""
+    bits = out.view(torch.int32)
+    torch.bitwise_xor(words, keys, out=bits)
+    bits.mul_(_M1)
+    torch.bitwise_right_shift(bits, 15, out=scratch)
+    bits.bitwise_xor_(scratch).mul_(_M2_SIGNED).bitwise_and_(_POSITIVE)
+    torch.sub(thresholds, bits, out=bits).bitwise_right_shift_(31).bitwise_and_(scale_bits)
+    return out

@@ -1,0 +1,120 @@
+"""Which trial trains in which population, and whose turn it is.
+
+Populations of one signature have a largest size, beyond which stacking gains nothing. A trial joins one with room;
+when many have left, two that fit together are merged, so that no population below 70 % of its size stands beside
+another that has room for it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from workers.engine.device import free_cache
+from workers.engine.device_data import DeviceData
+from workers.engine.plain_loop import PlainLoop
+from workers.engine.population import EpochEnd, Population
+from workers.engine.rows import Rows
+from workers.engine.signature import Signature, signature_of
+from workers.engine.slot import Slot
+from workers.engine.way import Stacked, StepFailed
+
+LARGEST_POPULATION = 16
+_WELL_FILLED = 0.7
+_log = logging.getLogger(__name__)
+
+
+class Housing:
+    """Houses the trials of one engine in populations."""
+
+    def __init__(self, data: DeviceData) -> None:
+        self._data = data
+        self._populations: dict[Population, Signature | None] = {}
+        self._largest: dict[Signature, int] = {}
+
+    def admit(self, slot: Slot) -> None:
+        """Finds a population with room, or founds one. What runs out of memory here leaves everything as it was."""
+        signature = signature_of(slot)
+        if signature is None:
+            self._found(slot, None)
+            return
+        slot.store_as(signature.shape.stored())
+        roomy = [population for population in self._of(signature) if self._room(population)]
+        if roomy:
+            roomy[0].join(slot)
+        else:
+            self._found(slot, signature)
+
+    def release(self, slot: Slot) -> None:
+        """Takes a trial out, if it still trains."""
+        for population in self._populations:
+            if slot in population.members:
+                population.leave(slot)
+                self._tidy(population)
+                return
+
+    def advance(self, deadline: float | None) -> list[EpochEnd]:
+        """Advances the population that is least advanced; see `Population.advance`. Empty when nothing is live."""
+        while self._populations:
+            population = min(self._populations, key=lambda one: one.progress)
+            try:
+                ends = population.advance(deadline)
+            except StepFailed as error:
+                self._split(population, error)
+                continue
+            self._tidy(population)
+            return ends
+        return []
+
+    def _found(self, slot: Slot, signature: Signature | None) -> None:
+        progress = min((population.progress for population in self._populations), default=0.0)
+        if signature is None:
+            population = Population(PlainLoop(), None, progress)
+        else:
+            rows = Rows(slot)
+            program = signature.shape.program(slot.flat.layout, self._data, signature.bucket)
+            population = Population(Stacked(program, rows), rows, progress)
+        population.join(slot)
+        self._populations[population] = signature
+
+    def _tidy(self, population: Population) -> None:
+        """Drops an empty population, and merges one that has become small."""
+        if not population.members:
+            del self._populations[population]
+            return
+        signature = self._populations[population]
+        if signature is None or len(population.members) >= _WELL_FILLED * self._size(signature):
+            return
+        for other in self._of(signature):
+            if other is not population and self._room(other) >= len(population.members):
+                for slot in tuple(population.members):
+                    population.leave(slot)
+                    other.join(slot)
+                del self._populations[population]
+                return
+
+    def _split(self, population: Population, error: StepFailed) -> None:
+        """Halves a population that does not fit the device; dissolves one that fails for another reason."""
+        signature = self._populations.pop(population)
+        members = tuple(population.members)
+        for slot in members:
+            population.leave(slot)
+        if signature is not None and error.out_of_memory and len(members) > 1:
+            self._largest[signature] = (len(members) + 1) // 2
+            _log.warning("%s members of %s do not fit: halved", len(members), signature)
+            free_cache(self._data.device)
+            for slot in members:
+                self.admit(slot)
+            return
+        _log.error("stacking %s failed; its members are trained by the plain loop", signature, exc_info=error)
+        for slot in members:
+            self._found(slot, None)
+
+    def _of(self, signature: Signature) -> list[Population]:
+        return [population for population, theirs in self._populations.items() if theirs == signature]
+
+    def _room(self, population: Population) -> int:
+        signature = self._populations[population]
+        return 0 if signature is None else self._size(signature) - len(population.members)
+
+    def _size(self, signature: Signature) -> int:
+        return self._largest.get(signature, LARGEST_POPULATION)

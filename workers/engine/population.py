@@ -1,0 +1,180 @@
+"""Trials that are stepped together, each at its own age, epoch length and pace of learning.
+
+A population has trials of one signature. They join and leave between any two steps: every member reports at its own
+epoch boundary, and the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from workers.engine.device import free_cache, is_out_of_memory
+from workers.engine.rows import Rows
+from workers.engine.slot import Diverged, Slot
+from workers.engine.trial import FailureKind
+from workers.engine.way import StepFailed, Way
+
+_LOSSES_AT_ONCE = 16
+"""How many updates' losses are read together from a device that works behind our back; a CPU's one by one."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """A member at the end of an epoch (with `metrics`), or out of training (with `failure`)."""
+
+    slot: Slot
+    seconds: float
+    metrics: dict[str, float]
+    failure: str | None = None
+    kind: FailureKind | None = None
+
+
+class Population:
+    """Trials stepped by one `way`. `rows` are the matrices in which the way wants them, if it does.
+
+    `progress` counts the epochs that its members have advanced on average: populations that share a device take
+    turns by it.
+    """
+
+    def __init__(self, way: Way, rows: Rows | None, progress: float = 0.0) -> None:
+        self.members: list[Slot] = []
+        self.progress = progress
+        self._way, self._rows = way, rows
+        self._changed = True
+
+    def join(self, slot: Slot) -> None:
+        """Adds a trial, after the others."""
+        self.members.append(slot)
+        self._changed = True
+        if self._rows is not None:
+            try:
+                self._rows.place(self.members, len(self.members) - 1)
+            except Exception:
+                self.members.pop()
+                raise
+
+    def leave(self, slot: Slot) -> None:
+        """Removes a trial, which gets rows of its own; the last member takes its place."""
+        position = self.members.index(slot)
+        last = self.members.pop()
+        self._changed = True
+        if self._rows is not None:
+            slot.move_out()
+        if last is not slot:
+            self.members[position] = last
+            if self._rows is not None:
+                self._rows.place(self.members, position)
+
+    def advance(self, deadline: float | None) -> list[EpochEnd]:
+        """Steps until a member reaches the end of an epoch or fails; empty when `deadline` (perf_counter) came first.
+
+        Members that fail, or have trained all their epochs, leave. Raises StepFailed.
+        """
+        ends: list[EpochEnd] = []
+        waiting: list[tuple[Tensor, list[int]]] = []
+        while not ends:
+            if not any(member.at_epoch_end for member in self.members):
+                ends = self._step(waiting)
+            ended = [member for member in self.members if member.at_epoch_end]
+            late = deadline is not None and time.perf_counter() >= deadline
+            if waiting and (ended or late or len(waiting) >= self._losses_at_once):
+                ends += self._read(waiting)
+                ended = [member for member in ended if member in self.members]
+            if ended:
+                ends += self._close(ended)
+            if late:
+                break
+        return ends
+
+    @property
+    def _losses_at_once(self) -> int:
+        return 1 if self.members[0].data.device.type == "cpu" else _LOSSES_AT_ONCE
+
+    def _step(self, waiting: list[tuple[Tensor, list[int]]]) -> list[EpochEnd]:
+        """One update of everybody. A single member that raises is out, and returned."""
+        started = time.perf_counter()
+        members = self.members
+        try:
+            if self._changed:
+                self._way.bind(members)
+                self._changed = False
+            for member in members:
+                member.begin_update()
+            losses = self._way.step(members)
+        except StepFailed:
+            self._read(waiting)
+            raise
+        except Exception as error:
+            if len(members) > 1:
+                raise
+            return [self._failed(members[0], error)]
+        waiting.append((losses, [member.batches.count(member.position) for member in members]))
+        share = (time.perf_counter() - started) / len(members)
+        for member in members:
+            member.update += 1
+            member.seconds += share
+        self.progress += 1.0 / members[0].batches.updates_per_epoch
+        return []
+
+    def _read(self, waiting: list[tuple[Tensor, list[int]]]) -> list[EpochEnd]:
+        """Takes in the losses of the last steps, which it forgets; those that diverged leave."""
+        table = [losses.tolist() for losses, _ in waiting]
+        ends = []
+        for position, member in enumerate(tuple(self.members)):
+            try:
+                for losses, (_, rows) in zip(table, waiting, strict=True):
+                    member.take(losses[position], rows[position])
+            except Diverged as error:
+                ends.append(self._out(member, str(error), FailureKind.DIVERGED))
+        waiting.clear()
+        return ends
+
+    def _close(self, ended: Sequence[Slot]) -> list[EpochEnd]:
+        """Evaluates members at the end of their epoch, and ends it."""
+        started = time.perf_counter()
+        try:
+            if self._changed:
+                self._way.bind(self.members)
+                self._changed = False
+            evaluated = self._way.evaluate(ended)
+        except StepFailed:
+            raise
+        except Exception as error:
+            if len(self.members) > 1:
+                raise
+            return [self._failed(ended[0], error)]
+        share = (time.perf_counter() - started) / len(ended)
+        return [self._end(member, metrics, share) for member, metrics in zip(ended, evaluated, strict=True)]
+
+    def _end(self, member: Slot, metrics: dict[str, float], seconds: float) -> EpochEnd:
+        seconds += member.seconds
+        try:
+            reported = member.close_epoch(metrics)
+        except Diverged as error:
+            return self._out(member, str(error), FailureKind.DIVERGED)
+        if member.done:
+            self.leave(member)
+        return EpochEnd(member, seconds, reported)
+
+    def _failed(self, member: Slot, error: Exception) -> EpochEnd:
+        where = f"at epoch {member.epoch + 1}, update {member.update + 1}"
+        if is_out_of_memory(error):
+            free_cache(member.data.device)
+            return self._out(member, f"out of memory {where}: {first_line(error)}", FailureKind.OUT_OF_MEMORY)
+        _log.error("trial %s failed %s", member.spec.trial_id, where, exc_info=error)
+        return self._out(member, f"{type(error).__name__} {where}: {first_line(error)}", FailureKind.ERROR)
+
+    def _out(self, member: Slot, failure: str, kind: FailureKind) -> EpochEnd:
+        self.leave(member)
+        return EpochEnd(member, member.seconds, {}, failure, kind)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

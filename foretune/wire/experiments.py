@@ -134,6 +134,10 @@ class ExperimentRequest(Request):
 class ExperimentPatch(Request):
     """Raise a budget or widen the space; the rest stays as submitted."""
 
+    model_config = Request.model_config | {
+        "json_schema_extra": {"examples": [{"budget": {"max_trials": 128}, "labels": {"team": "vision"}}]},
+    }
+
     name: Name | None = None
     budget: BudgetPatch | None = None
     space: Space | None = None

@@ -23,6 +23,10 @@ class Readiness(Answer):
 
 
 class KeyRequest(Request):
+    model_config = Request.model_config | {
+        "json_schema_extra": {"examples": [{"name": "laptop", "expires_in_days": 90}]}
+    }
+
     name: Name
     expires_in_days: Annotated[float, Field(gt=0, le=36500)] | None = None
 

@@ -36,6 +36,8 @@ class Lease(Answer):
 
 
 class SuggestionRequest(Request):
+    model_config = Request.model_config | {"json_schema_extra": {"examples": [{"count": 1, "wait_seconds": 2.0}]}}
+
     count: Annotated[int, Field(ge=1, le=256)] = 1
     wait_seconds: Annotated[float, Field(ge=0, le=60)] = 2.0
     """How long to wait for a proposal that has seen every result told so far."""
@@ -65,6 +67,17 @@ class MeasurementReport(Request):
 
 
 class MeasurementsRequest(Request):
+    model_config = Request.model_config | {
+        "json_schema_extra": {
+            "examples": [
+                {
+                    "lease": "1.Zq3vJx0c8yHs2m4T",
+                    "measurements": [{"epoch": 1, "value": 0.81, "seconds": 3.2, "metrics": {"train_loss": 0.44}}],
+                }
+            ]
+        }
+    }
+
     lease: Annotated[str, Field(min_length=1, max_length=100)]
     measurements: Annotated[list[MeasurementReport], Field(min_length=1, max_length=1000)]
 
@@ -76,6 +89,8 @@ class MeasurementsAnswer(Answer):
 
 
 class HeartbeatRequest(Request):
+    model_config = Request.model_config | {"json_schema_extra": {"examples": [{"lease": "1.Zq3vJx0c8yHs2m4T"}]}}
+
     lease: Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -85,6 +100,15 @@ class HeartbeatAnswer(Answer):
 
 class CompleteRequest(Request):
     """Ends a trial: with its final `value`, or with an `outcome` and a reason."""
+
+    model_config = Request.model_config | {
+        "json_schema_extra": {
+            "examples": [
+                {"lease": "1.Zq3vJx0c8yHs2m4T", "value": 0.9},
+                {"lease": "1.Zq3vJx0c8yHs2m4T", "outcome": "infeasible", "reason": "out of memory"},
+            ]
+        }
+    }
 
     lease: Annotated[str, Field(min_length=1, max_length=100)]
     value: float | None = None

@@ -157,10 +157,17 @@ experiments = Table(
     Column("best_value", Double),
     Column("best_epoch", Integer),
     _time("rung_at"),
+    _time("compacted_at"),
     CheckConstraint("trials_created <= max_trials", name="budget"),
     Index(None, "project_id", "created_at", "id"),
     Index("ix_experiments_open", "state", postgresql_where=text("finished_at IS NULL")),
     Index("ix_experiments_dataset", "dataset_id"),
+    Index(
+        "ix_experiments_uncompacted",
+        "project_id",
+        "finished_at",
+        postgresql_where=text("finished_at IS NOT NULL AND compacted_at IS NULL"),
+    ),
 )
 
 trials = Table(
@@ -223,6 +230,38 @@ events = Table(
     Column("data", JSONB, nullable=False),
     _now("created_at"),
     PrimaryKeyConstraint("experiment_id", "seq"),
+)
+
+histories = Table(
+    "histories",
+    metadata,
+    Column("project_id", ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("fingerprint", Text, nullable=False, comment="SHA-256 of what it says, hexadecimal"),
+    Column("experiment_id", ForeignKey("experiments.id", ondelete="CASCADE"), comment="null: imported"),
+    Column("name", Text, nullable=False),
+    Column("network", Text),
+    Column("dataset_id", Text, comment="which data set it was, even when that is deleted"),
+    Column("dataset_name", Text),
+    Column("metric_name", Text, nullable=False),
+    Column("goal", Text, nullable=False),
+    Column("max_epochs", Integer, nullable=False),
+    Column("space", JSONB, nullable=False),
+    Column("fixed", JSONB, nullable=False),
+    Column("features", JSONB, nullable=False, comment="numbers and words that describe the task"),
+    Column("configurations", JSONB, nullable=False, comment="parameter -> its value in each trial, null: inactive"),
+    Column("results", JSONB, nullable=False, comment="the best value of each trial, null: infeasible"),
+    Column("states", JSONB, nullable=False),
+    Column("seconds", JSONB, nullable=False),
+    Column("curves", JSONB, nullable=False, comment="for each trial the values of every `curve_every`-th epoch"),
+    Column("curve_every", Integer, nullable=False),
+    Column("trials", Integer, nullable=False),
+    Column("share", Boolean, nullable=False),
+    Column("ended_at", DateTime(timezone=True), nullable=False, comment="later experiments learn from it"),
+    _now("created_at"),
+    PrimaryKeyConstraint("project_id", "fingerprint"),
+    UniqueConstraint("experiment_id"),
+    Index(None, "project_id", "ended_at"),
+    comment="finished experiments as the meta-learner reads them: arrays, not rows",
 )
 
 stopping_thresholds = Table(

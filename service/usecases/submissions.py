@@ -115,11 +115,12 @@ def _managed(tx: Transaction, project: str, request: ExperimentRequest) -> _Part
     name = request.metric.name if request.metric else names[0]
     if name not in names:
         _refuse("metric", f"network {network.name!r} reports {', '.join(names)} here, not {name!r}")
-    goal = request.metric.goal if request.metric else _usual_goal(name)
+    goal = request.metric.goal if request.metric else usual_goal(name)
     return _Parts(_settled(space, request.fixed), request.fixed, name, goal, dataset, network.name)
 
 
-def _usual_goal(metric: str) -> Goal:
+def usual_goal(metric: str) -> Goal:
+    """Which way is better, as the metric's name says."""
     return Goal.MAXIMIZE if any(word in metric for word in _GOALS_UP) else Goal.MINIMIZE
 
 

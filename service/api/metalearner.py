@@ -1,0 +1,29 @@
+"""What the service has learned from, over HTTP."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from foretune.wire.histories import MetaLearner
+from service.api.call import ThisCall, encode, json_answer
+from service.api.strict import StrictRoute
+from service.usecases import metalearner
+
+router = APIRouter(prefix="/v1/metalearner", tags=["recommendations"], route_class=StrictRoute)
+
+
+@router.get("", response_model=MetaLearner)
+async def get_metalearner(call: ThisCall) -> Response:
+    """What proposals rest on: how many histories, with how many trials, and when the newest was added."""
+    return await call.read(lambda tx: metalearner.describe(tx, call.project))
+
+
+@router.post("/fit", status_code=202, response_model=MetaLearner)
+async def fit_metalearner(call: ThisCall) -> Response:
+    """Makes histories of every experiment that has finished; the next experiment learns from them.
+
+    It changes nothing that is there, so it may be asked for at will.
+    """
+    found = await call.parts.in_thread(metalearner.fit, call.database, call.project)
+    return json_answer(encode(found), 202)

@@ -35,6 +35,9 @@ def celery_app() -> Celery:
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_pool_start_method="spawn",
+        # A spawned child imports torch before it is up: on a busy machine that takes longer than the four seconds after
+        # which Celery kills it and starts anew, for ever.
+        worker_proc_alive_timeout=120.0,
         worker_soft_shutdown_timeout=20.0,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,

@@ -31,6 +31,9 @@ class Batches(Protocol):
     bucket: int
     """Rows of a padded batch."""
 
+    def widen(self, multiple: int) -> int:
+        """Makes the bucket a multiple of this power of two, and returns it."""
+
     def start_epoch(self, seed: int) -> None:
         """Draws the order of an epoch from the stream `seed`."""
 
@@ -52,9 +55,13 @@ class RowBatches:
         self._x, self._y, self._device = x, y, device
         self.rows = x.shape[0]
         self.updates_per_epoch = math.ceil(self.rows / batch_size)
-        self.bucket = padded_rows(math.ceil(self.rows / self.updates_per_epoch))
+        self.bucket = self.widen(1)
         self._order = torch.empty(0, dtype=torch.int64)
         self._places: tuple[Tensor, ...] = ()
+
+    def widen(self, multiple: int) -> int:
+        self.bucket = padded_rows(math.ceil(self.rows / self.updates_per_epoch), multiple)
+        return self.bucket
 
     def start_epoch(self, seed: int) -> None:
         order = torch.randperm(self.rows, generator=streams.generator(seed))
@@ -91,10 +98,14 @@ class TextBatches:
         self.windows = max(1, (len(tokens) - self.context_length) // self.context_length)
         self._largest_offset = len(tokens) - 1 - self.windows * self.context_length
         self.updates_per_epoch = math.ceil(self.windows / batch_size)
-        self.bucket = padded_rows(math.ceil(self.windows / self.updates_per_epoch))
+        self.bucket = self.widen(1)
         self._steps = torch.arange(self.context_length + 1, device=tokens.device)
         self._starts = torch.empty(0, dtype=torch.int64)
         self._places: tuple[Tensor, ...] = ()
+
+    def widen(self, multiple: int) -> int:
+        self.bucket = padded_rows(math.ceil(self.windows / self.updates_per_epoch), multiple)
+        return self.bucket
 
     def start_epoch(self, seed: int) -> None:
         generator = streams.generator(seed)
@@ -123,10 +134,10 @@ def bounds(rows: int, parts: int, position: int) -> tuple[int, int]:
     return position * rows // parts, (position + 1) * rows // parts
 
 
-def padded_rows(rows: int) -> int:
-    """The bucket of a batch: 2^k or 3 * 2^(k-1) rows, at least 4. At most half as many again are computed in vain."""
+def padded_rows(rows: int, multiple: int = 1) -> int:
+    """The bucket of a batch: 2^k or 3 * 2^(k-1) rows, at least 4, and a multiple of the power of two `multiple`."""
     bucket = _SMALLEST_BUCKET
-    while bucket < rows:
+    while bucket < rows or bucket % multiple:
         bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket // 3 * 4
     return bucket
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foretune.wire.datasets import Task
+from workers.datasets.dataset import Modality
 from workers.datasets.prepare import PreparedData
 from workers.engine.device import fits
 from workers.engine.layout import round_up
 from workers.networks import DataShape
 
 FEATURE_MULTIPLE = 16
-"""Stacked networks see tables whose features are padded with zero columns to a multiple of this."""
+"""Stacked networks see tables and sequences whose features are padded with zero columns to a multiple of this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +42,13 @@ class DeviceData:
 
     @cached_property
     def wide_train_x(self) -> Tensor:
-        """The training rows of a table with padded features."""
-        return _wide(self.train_x)
+        """The training rows of tables and sequences with padded features, all others as they are."""
+        return _wide(self.train_x, self.prepared.view)
 
     @cached_property
     def wide_val_x(self) -> Tensor:
-        """The validation rows of a table with padded features."""
-        return _wide(self.val_x)
+        """The validation rows, likewise."""
+        return _wide(self.val_x, self.prepared.view)
 
 
 def on_device(data: PreparedData, device: torch.device) -> DeviceData:
@@ -58,6 +59,8 @@ def on_device(data: PreparedData, device: torch.device) -> DeviceData:
     return DeviceData(data, device, *parts)
 
 
-def _wide(table: Tensor) -> Tensor:  # (N, F) -> (N, F')
-    missing = round_up(table.shape[1], FEATURE_MULTIPLE) - table.shape[1]
-    return F.pad(table, (0, missing)) if missing else table
+def _wide(x: Tensor, view: Modality) -> Tensor:  # (N, …, F) -> (N, …, F')
+    if view not in ("tabular", "sequence"):
+        return x
+    missing = round_up(x.shape[-1], FEATURE_MULTIPLE) - x.shape[-1]
+    return F.pad(x, (0, missing)) if missing else x

@@ -71,7 +71,7 @@ class Housing:
             population = Population(PlainLoop(), None, progress)
         else:
             rows = Rows(slot)
-            program = signature.shape.program(slot.flat.layout, self._data, signature.bucket)
+            program = signature.shape.program(slot.flat.layout, self._data)
             population = Population(Stacked(program, rows), rows, progress)
         population.join(slot)
         self._populations[population] = signature

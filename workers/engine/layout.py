@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 
 import torch
 from torch import Tensor
@@ -75,6 +75,11 @@ def layout(
         parts.append(Part(name, shape, padded, offset))
         offset = round_up(offset + prod(padded), _PARAMETER_MULTIPLE)
     return Layout(tuple(parts), max(_ROW_MULTIPLE, round_up(offset, _ROW_MULTIPLE)))
+
+
+def rows_in_step(width: int) -> int:
+    """The number of rows of `width` numbers whose multiples fill whole vectors."""
+    return _ROW_MULTIPLE // gcd(_ROW_MULTIPLE, width)
 
 
 def round_up(number: int, multiple: int) -> int:

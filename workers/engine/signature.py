@@ -8,9 +8,13 @@ from typing import Protocol
 from workers.engine.device_data import DeviceData
 from workers.engine.layout import Layout
 from workers.engine.slot import Slot, StoredShapes
+from workers.engine.stacked_gru import GRUShape
 from workers.engine.stacked_mlp import MLPShape
+from workers.engine.stacked_transformer import TransformerShape
 from workers.engine.stacking import Program
+from workers.networks.gru import GRU
 from workers.networks.mlp import MLP
+from workers.networks.transformer import Transformer
 
 
 class StackedShape(Protocol):
@@ -21,8 +25,12 @@ class StackedShape(Protocol):
     def stored(self) -> StoredShapes:
         """The padded shape of every parameter that is padded."""
 
-    def program(self, layout: Layout, data: DeviceData, bucket: int) -> Program:
-        """Computes modules of this shape together; batches have `bucket` rows."""
+    @property
+    def row_multiple(self) -> int:
+        """Batches must have a multiple of so many rows: the vectors of every member are then filled alike."""
+
+    def program(self, layout: Layout, data: DeviceData) -> Program:
+        """Computes modules of this shape together."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,19 @@ def signature_of(slot: Slot) -> Signature | None:
     """The signature of a trial; None when it can only be trained by the plain loop."""
     if slot.precision != "float32":
         return None
-    # A subclass may compute something else.
-    if type(slot.module) is MLP:
-        return Signature(MLPShape.of(slot.module, slot.data), slot.batches.bucket)
+    shape = _shape_of(slot)
+    if shape is None:
+        return None
+    return Signature(shape, slot.batches.widen(shape.row_multiple))
+
+
+def _shape_of(slot: Slot) -> StackedShape | None:
+    # By the very type: a subclass may compute something else.
+    module, data = slot.module, slot.data
+    if type(module) is MLP:
+        return MLPShape.of(module, data)
+    if type(module) is GRU:
+        return GRUShape.of(module, data, slot.context_length)
+    if type(module) is Transformer:
+        return TransformerShape.of(module, data, slot.context_length)
     return None

@@ -23,7 +23,7 @@ from torch.nn import functional
 from foretune.wire.datasets import Task
 from workers.engine import stacked_loss
 from workers.engine.device_data import FEATURE_MULTIPLE, DeviceData
-from workers.engine.layout import Layout, round_up
+from workers.engine.layout import Layout, round_up, rows_in_step
 from workers.engine.slot import StoredShapes
 from workers.engine.stacking import StackedBatch
 from workers.networks import dropout
@@ -59,6 +59,10 @@ class MLPShape:
         return cls(features, width, config.depth, outputs, config.activation, data.prepared.task)
 
     @property
+    def row_multiple(self) -> int:
+        return rows_in_step(FEATURE_MULTIPLE)
+
+    @property
     def layers(self) -> list[tuple[str, int, int]]:
         """Name, inputs and outputs of every linear layer, the head last."""
         before = [self.features] + [self.width] * self.depth
@@ -71,9 +75,9 @@ class MLPShape:
         biases = {f"{name}.bias": (after,) for name, _, after in self.layers}
         return {**weights, **biases}
 
-    def program(self, layout: Layout, data: DeviceData, bucket: int) -> StackedMLP:
+    def program(self, layout: Layout, data: DeviceData) -> StackedMLP:
         """Computes perceptrons of this shape together."""
-        return StackedMLP(self, layout, data, bucket)
+        return StackedMLP(self, layout, data)
 
 
 @dataclass(frozen=True)
@@ -108,30 +112,28 @@ def _differentiate(activation: ActivationName, delta: Tensor, before: Tensor, af
 
 
 class StackedMLP:
-    """Members of one `MLPShape` whose batches have `bucket` rows; see `Program`."""
+    """Members of one `MLPShape`; see `Program`."""
 
     largest_chunk = 512
 
-    def __init__(self, shape: MLPShape, layout: Layout, data: DeviceData, bucket: int) -> None:
-        self._shape, self._layout, self._data, self._bucket = shape, layout, data, bucket
+    def __init__(self, shape: MLPShape, layout: Layout, data: DeviceData) -> None:
+        self._shape, self._layout, self._data = shape, layout, data
         self._activate = _FORWARD[shape.activation]
         self._layers: list[_Layer] = []
-        self._inputs = torch.empty(0)
+        self._inputs = self._weights = self._gradient = torch.empty(0)
 
     @property
     def val_x(self) -> Tensor:
         return self._data.wide_val_x
 
     def bind(self, weights: Tensor, gradient: Tensor) -> None:  # (m, P), (m, P)
-        members = len(weights)
-        values, gradients = self._layout.views(weights), self._layout.views(gradient)
-        self._inputs = weights.new_empty(members, self._bucket, self._shape.features)
-        self._layers = [
-            self._layer(values, gradients, name, before, after) for name, before, after in self._shape.layers
-        ]
+        self._weights, self._gradient = weights, gradient
+        self._layers = []
 
     def gradients(self, batch: StackedBatch) -> Tensor:
         data, shape = self._data, self._shape
+        if not self._layers:
+            self._make_room(batch.places.shape[1])
         places = batch.places.view(-1)
         torch.index_select(data.wide_train_x, 0, places, out=self._inputs.view(-1, shape.features))
         targets = data.train_y.index_select(0, places).view(batch.places.shape)
@@ -186,11 +188,19 @@ class StackedMLP:
             _differentiate(self._shape.activation, below.delta, below.before, below.after)
             delta = below.delta
 
+    def _make_room(self, rows: int) -> None:
+        """Allocates what a step of batches of so many rows writes to."""
+        values, gradients = self._layout.views(self._weights), self._layout.views(self._gradient)
+        self._inputs = self._weights.new_empty(len(self._weights), rows, self._shape.features)
+        self._layers = [
+            self._layer(rows, values, gradients, name, before, after) for name, before, after in self._shape.layers
+        ]
+
     def _layer(
-        self, values: dict[str, Tensor], gradients: dict[str, Tensor], name: str, before: int, after: int
+        self, rows: int, values: dict[str, Tensor], gradients: dict[str, Tensor], name: str, before: int, after: int
     ) -> _Layer:
         weight, bias = values[f"{name}.weight"], values[f"{name}.bias"]
-        results = [weight.new_empty(len(weight), self._bucket, after) for _ in range(4)]
+        results = [weight.new_empty(len(weight), rows, after) for _ in range(4)]
         # The rectifier works in place: its derivative follows from its result.
         in_place = self._shape.activation == "relu"
         return _Layer(

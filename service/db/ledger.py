@@ -161,7 +161,7 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._write()
+            self._write(self.tx.run_last)
 
     @property
     def state(self) -> ExperimentState:
@@ -248,13 +248,13 @@ class Ledger:
         elif state is TrialState.QUEUED:
             self.change(trials_queued=now.trials_queued + change)
 
-    def _write(self) -> None:
+    def _write(self, run: Callable[[bytes, Mapping[str, object]], None] | None = None) -> None:
         """Sends what was noted to Postgres, so that the reads of this transaction see it."""
         if self.experiment == self._written and not (self._made or self._changed or self._measured or self._events):
             return
         work_alone = all(getattr(self.experiment, name) is getattr(self._written, name) for name in _SUBMITTED_CHANGES)
         changes = ["id", *_RUNNING_CHANGES, *(() if work_alone else _SUBMITTED_CHANGES)]
-        self.tx.run(
+        (run or self.tx.run)(
             _WRITE if work_alone else _WRITE_ALL,
             {
                 "made": _json(list(self._made.values())),

@@ -22,8 +22,15 @@ class Transaction:
     """One transaction. What must happen only once it is durable goes to `after_commit`."""
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+        self._connection = connection
+        self._last: tuple[bytes, Mapping[str, object]] | None = None
         self._doorbells: dict[object, Doorbell] = {}
+
+    @property
+    def connection(self) -> Connection:
+        """SQLAlchemy's connection, for everything that is not hot."""
+        self._run_last()
+        return self._connection
 
     def after_commit(self, ring: Doorbell, *, once: object = None) -> None:
         """Calls `ring` after the commit. Doorbells with the same `once` ring one time."""
@@ -40,11 +47,31 @@ class Transaction:
         """`rows` for a statement that gives none."""
         self._driver.execute(statement, parameters, prepare=True)
 
+    def run_last(self, statement: bytes, parameters: Mapping[str, object]) -> None:
+        """`run` for what is probably the last statement: it travels with the commit, or before the next statement."""
+        self._run_last()
+        self._last = statement, parameters
+
+    def commit(self) -> None:
+        """For `Database` alone: commits in one round trip with what came last."""
+        if self._last is not None:
+            driver = self._connection.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)
+            (statement, parameters), self._last = self._last, None
+            with driver.pipeline():
+                driver.execute(statement, parameters, prepare=True)
+                driver.commit()
+
     @property
     def _driver(self) -> psycopg.Connection[tuple[object, ...]]:
         driver = self.connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         return driver
+
+    def _run_last(self) -> None:
+        if self._last is not None:
+            (statement, parameters), self._last = self._last, None
+            self.run(statement, parameters)
 
     def ring(self) -> None:
         # A doorbell that fails loses nothing: the row is there, readers poll and upkeep rings again.
@@ -79,6 +106,7 @@ class Database:
         with self._translated(), self.engine.begin() as connection:
             transaction = Transaction(connection)
             yield transaction
+            transaction.commit()
         transaction.ring()
 
     @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import socket
 import struct
@@ -247,13 +246,3 @@ def test_a_large_upload_is_stored_byte_for_byte(api: Api, monkeypatch: pytest.Mo
     answer = upload(api, content, "big.bin", name="big")
     assert answer.json()["size_bytes"] == len(content)
     assert [path.read_bytes() for path in kept(tmp_path)] == [content]
-
-
-def test_built_in_data_sets_are_not_deleted(api: Api, parser: None) -> None:
-    from workers.parsing import publish_builtins
-    from workers.process import WorkerProcess
-
-    publish_builtins(WorkerProcess("wrk_test", api.parts.database, api.parts.bus, api.parts.artifacts))
-    assert problem_of(api.http.delete("/v1/datasets/iris"))["code"] == "builtin_dataset"
-    assert problem_of(upload(api, name="iris"))["code"] == "name_taken"
-    assert json.loads(api.http.get("/v1/datasets/iris").text)["builtin"] is True

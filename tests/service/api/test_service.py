@@ -15,6 +15,8 @@ from foretune.wire.datasets import DatasetUpload
 from service.db import workers as worker_rows
 from service.db.session import Database
 from tests.service.api.conftest import Api, Serve, broken, problem_of
+from workers.parsing import publish_builtins
+from workers.process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +30,7 @@ def test_alive(api: Api) -> None:
     assert answer.json()["status"] == "ok"
 
 
-def test_ready_only_when_every_part_answers(api: Api, database: Database, network: str, parser: None) -> None:
-    from workers.parsing import publish_builtins
-    from workers.process import WorkerProcess
-
+def test_ready_only_when_every_part_answers(api: Api, database: Database, network: str, worker: WorkerProcess) -> None:
     without = api.as_key(None).get("/readyz")
     assert without.status_code == 503
     assert without.json()["ready"] is False
@@ -39,12 +38,20 @@ def test_ready_only_when_every_part_answers(api: Api, database: Database, networ
     assert without.json()["parts"]["broker"] == "ok"
     assert "none was seen" in without.json()["parts"]["workers"]
 
-    publish_builtins(WorkerProcess("wrk_test", api.parts.database, api.parts.bus, api.parts.artifacts))
+    publish_builtins(worker)
     with database.transaction() as tx:
         for kind in ("train", "desk"):
             worker_rows.seen(tx, f"wrk_{kind}", kind=kind, host="here", pid=1, device="cpu")
     ready = api.as_key(None).get("/readyz")
     assert (ready.status_code, set(ready.json()["parts"].values())) == (200, {"ok"})
+
+
+def test_built_in_data_sets_are_everybodys(api: Api, worker: WorkerProcess) -> None:
+    publish_builtins(worker)
+    assert api.http.get("/v1/datasets/iris").json()["builtin"] is True
+    assert problem_of(api.http.delete("/v1/datasets/iris"))["code"] == "builtin_dataset"
+    taken = api.http.post("/v1/datasets", files={"file": ("iris.csv", b"a,b\n1,2\n")})
+    assert problem_of(taken)["code"] == "name_taken"
 
 
 def test_not_ready_says_what_is_away(serve: Serve) -> None:
@@ -63,7 +70,7 @@ def test_metrics_count_calls_and_tell_what_the_database_knows(api: Api) -> None:
     api.submit()
     api.http.get("/v1/experiments/exp_secret")
     text = api.as_key(None).get("/metrics").text
-    assert 'foretune_experiments{state="QUEUED"} 1.0' in text
+    assert re.search(r'foretune_experiments\{state="QUEUED"\} [1-9]', text)
     assert "foretune_database_up 1.0" in text
     assert re.search(r'route="/v1/experiments/\{experiment_id\}",status="404"\} [1-9]', text)
     assert "exp_secret" not in text

@@ -1,13 +1,17 @@
 """What proposes: pure functions over values. No I/O, no service, no torch."""
 
+from metalearner.histories import Task, TaskHistory, similarity
 from metalearner.memory import Memory
+from metalearner.portfolio import build as build_portfolio
 from metalearner.proposing import propose
 from metalearner.recommending import recommend
 from metalearner.stopping import thresholds
 from metalearner.values import (
     Confidence,
     Effort,
+    Evidence,
     Observation,
+    PortfolioItem,
     Prediction,
     Problem,
     Proposal,
@@ -20,8 +24,10 @@ from metalearner.values import (
 __all__ = [
     "Confidence",
     "Effort",
+    "Evidence",
     "Memory",
     "Observation",
+    "PortfolioItem",
     "Prediction",
     "Problem",
     "Proposal",
@@ -29,7 +35,11 @@ __all__ = [
     "Recommendation",
     "Recommendations",
     "StoppingPolicy",
+    "Task",
+    "TaskHistory",
+    "build_portfolio",
     "propose",
     "recommend",
+    "similarity",
     "thresholds",
 ]

@@ -10,9 +10,9 @@ import numpy as np
 from foretune.spaces import Configuration
 from metalearner import cold_gp, quasirandom, tpe
 from metalearner.arrays import Array
-from metalearner.encoding import comparable, is_among
+from metalearner.encoding import Encoding, comparable, is_among
 from metalearner.memory import History, Memory
-from metalearner.values import Effort, Observation, Origin, Prediction, Problem, Proposal, ProposerName
+from metalearner.values import Effort, Observation, Origin, PortfolioItem, Prediction, Problem, Proposal, ProposerName
 
 _LONGEST_START = 6
 _TRIES = 64
@@ -23,6 +23,7 @@ class _Choice:
     row: Array | None
     origin: Origin
     predicted: Prediction | None = None
+    item: PortfolioItem | None = None
 
 
 def propose(
@@ -55,22 +56,38 @@ def propose(
         rows.append(row)
         proposals.append(
             Proposal(
-                configuration=_configuration(problem, history, row, choice.origin),
+                configuration=_configuration(problem, history, row, choice),
                 origin=choice.origin,
                 predicted=choice.predicted,
                 seed=training_seed,
                 seen=len(history),
                 effort=effort,
+                item=choice.item,
             )
         )
     return proposals
 
 
-def _configuration(problem: Problem, history: History, row: Array, origin: Origin) -> Configuration:
-    """The row as a trial runs it; an expert's default to the letter, without a round trip through the cube."""
-    if origin is Origin.DEFAULT and problem.defaults is not None:
+def _configuration(problem: Problem, history: History, row: Array, choice: _Choice) -> Configuration:
+    """The row as a trial runs it; what was chosen by name to the letter, without a round trip through the cube."""
+    if choice.item is not None:
+        return dict(choice.item.configuration)
+    if choice.origin is Origin.DEFAULT and problem.defaults is not None:
         return dict(problem.defaults)
     return history.encoding.decode(row)
+
+
+def opening(problem: Problem) -> list[PortfolioItem | None]:
+    """What is proposed first, whatever it turns out to be worth; None stands for the expert's default.
+
+    At most the portfolio and the default: wrong histories spoil these few proposals and no later one.
+    """
+    listed: list[PortfolioItem | None] = []
+    if problem.proposer not in (ProposerName.RANDOM, ProposerName.QUASIRANDOM):
+        listed.extend(problem.portfolio)
+    if problem.defaults is not None:
+        listed.insert(1 if listed and problem.network_known else 0, None)
+    return listed
 
 
 def start_length(problem: Problem) -> int:
@@ -98,8 +115,11 @@ def _choose(
     encoding = history.encoding
     if chosen is ProposerName.RANDOM:
         return _Choice(encoding.rows(generator.random((1, encoding.width)))[0], Origin.RANDOM)
-    if number == 0 and problem.defaults is not None:
-        return _Choice(encoding.encode(problem.defaults), Origin.DEFAULT)
+    first = opening(problem)
+    if number < len(first):
+        choice = _first(problem, encoding, first[number])
+        if choice.row is not None and (number == 0 or not _known(choice.row, history, pending)):
+            return choice
     if chosen is ProposerName.QUASIRANDOM or number < start_length(problem) or len(history) < 2:
         point = quasirandom.point(encoding.width, problem.seed, number)
         row = encoding.rows(point[None, :])[0]
@@ -108,6 +128,13 @@ def _choose(
         return _Choice(tpe.suggest(history, pending, effort, generator), Origin.TPE)
     suggestion = cold_gp.suggest(history, memory, pending, problem.goal, cold_gp.SETTINGS[effort], generator)
     return _Choice(suggestion.row, Origin.GP, suggestion.predicted)
+
+
+def _first(problem: Problem, encoding: Encoding, item: PortfolioItem | None) -> _Choice:
+    if item is not None:
+        return _Choice(encoding.encode(item.configuration), Origin.PORTFOLIO, item=item)
+    assert problem.defaults is not None
+    return _Choice(encoding.encode(problem.defaults), Origin.DEFAULT)
 
 
 def _anything_new(history: History, pending: Sequence[Array], generator: np.random.Generator) -> Array:

@@ -37,6 +37,8 @@ class Origin(StrEnum):
     QUASIRANDOM = "quasirandom"
     GP = "gp"
     TPE = "tpe"
+    PORTFOLIO = "portfolio"
+    """One of the settings that did best on histories."""
     FALLBACK = "fallback"
     """A quasi-random point where the model had nothing new to offer."""
     BEST_SEEN = "best_seen"
@@ -44,10 +46,29 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """A history that speaks for a setting: its reference, how like the task it is from 0 to 1, and its best value."""
+
+    history: str
+    similarity: float
+    best: float
+
+
+@dataclass(frozen=True)
+class PortfolioItem:
+    """A setting that did well on histories. `predicted_rank`: the share of a history's trials expected to be better."""
+
+    configuration: Configuration
+    evidence: tuple[Evidence, ...]
+    predicted_rank: float
+
+
+@dataclass(frozen=True)
 class Problem:
     """An experiment as its proposer sees it.
 
-    `defaults` is an expert's configuration; if given, it is the first proposal.
+    `defaults` is an expert's configuration; if given, it is the first proposal, or the second where histories of the
+    same network (`network_known`) gave a `portfolio`, which otherwise follows it.
     """
 
     space: Space
@@ -57,6 +78,8 @@ class Problem:
     seed: int
     proposer: ProposerName = ProposerName.AUTO
     defaults: Configuration | None = None
+    portfolio: tuple[PortfolioItem, ...] = ()
+    network_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,8 @@ class Proposal:
     seed: int
     seen: int
     effort: Effort
+    item: PortfolioItem | None = None
+    """The item of the portfolio that this is."""
 
 
 class StoppingPolicy(StrEnum):

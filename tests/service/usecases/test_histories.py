@@ -188,9 +188,7 @@ class TestImport:
             ({**LINE, "name": "a\u0000b"}, "invalid_history", "name"),
         ],
     )
-    def test_a_bad_line_is_refused_with_what_is_wrong(
-        self, world: World, line: object, code: str, said: str
-    ) -> None:
+    def test_a_bad_line_is_refused_with_what_is_wrong(self, world: World, line: object, code: str, said: str) -> None:
         with pytest.raises(InvalidHistory, match=said) as refused:
             send(world.database, world.project, line)
         assert refused.value.code == code

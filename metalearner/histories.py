@@ -1,0 +1,287 @@
+"""Finished experiments as sources of knowledge: how like a task each is, and its trials in the task's own space.
+
+Symbols: n trials of a history, D dimensions and P feature columns of the target space.
+
+Encoding: a parameter of the target space takes its values from the parameter of the history with the same role, or with
+the same name; values are compared in canonical units, not by position in a range. A value a little outside the target's
+range is moved to its end; a trial with one far outside says nothing here. What a history did not tune is what it held
+fixed, else the expert's default, else the middle of the range.
+
+Outcomes: the normal score of a trial's rank within its history, Φ⁻¹((rank + ½) / n), less is better (a Gaussian copula:
+Salinas et al. 2020, arXiv 1909.13595). Diverged trials share the worst rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import ndtri
+
+from foretune.json_types import JsonObject, JsonValue
+from foretune.metrics import Goal
+from foretune.parameters import Bool, Categorical, Float, Int, Schedule
+from foretune.roles import guess_role
+from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
+from foretune.spaces import AnyParameter, Configuration, Space
+from metalearner.arrays import Array, Mask
+from metalearner.encoding import Encoding
+
+_LEAST_COVERAGE = 1 / 3
+"""A history that speaks of fewer of the target's parameters says nothing about it."""
+_FACTOR = 2.0
+"""How far outside a logarithmic range a value may lie; of a linear one, a quarter of its length."""
+_NEAR_CHOICE = 1.5
+_ALMOST = 0.8
+"""The similarity of tasks that no feature tells apart and that are not known to be the same."""
+_LEAST = 0.1
+_UNKNOWN = 0.2
+"""The similarity of tasks of which too little is known."""
+_OTHER_NETWORK = 0.3
+_OTHER_METRIC = 0.7
+_STEEPNESS = 1.5
+_COUNTS = frozenset({"rows", "features", "classes", "parameters", "rows_per_feature", "max_epochs", "batch_size"})
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is known of a task before any trial has run. `dataset`: what names the data, equal only for the same."""
+
+    metric: str
+    goal: Goal
+    dataset: str | None = None
+    network: str | None = None
+    features: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskHistory:
+    """One finished experiment. `columns` hold the n trials' values by parameter, None where inactive.
+
+    `values` are the n outcomes in the metric's units, None where the trial diverged.
+    """
+
+    reference: str
+    task: Task
+    space: Space
+    columns: Mapping[str, Sequence[JsonValue]]
+    values: Sequence[float | None]
+    fixed: JsonObject = field(default_factory=dict)
+
+    @property
+    def best(self) -> float | None:
+        """The best outcome; None where every trial diverged."""
+        known = [value for value in self.values if value is not None]
+        return max(known, key=lambda value: self.task.goal.sign * value) if known else None
+
+
+def similarity(task: Task, other: Task) -> float:
+    """How far what worked on `other` should work on `task`: 1 for the same data and network, 0 for no relation."""
+    if task.dataset is not None and task.dataset == other.dataset:
+        near = 1.0
+    elif not _same_kind(task, other):
+        return 0.0
+    else:
+        distance = feature_distance(task.features, other.features)
+        near = _UNKNOWN if distance is None else max(_LEAST, _ALMOST * math.exp(-_STEEPNESS * distance))
+    if task.network != other.network:
+        near *= _OTHER_NETWORK
+    if (task.metric, task.goal) != (other.metric, other.goal):
+        near *= _OTHER_METRIC
+    return near
+
+
+def feature_distance(left: Mapping[str, float | str], right: Mapping[str, float | str]) -> float | None:
+    """Root mean square difference of the features that both have, counts on a logarithmic scale; words are the same
+    or 1 apart. None when there is none.
+    """
+    differences = []
+    for name in left.keys() & right.keys():
+        a, b = left[name], right[name]
+        if isinstance(a, str) or isinstance(b, str):
+            differences.append(float(a != b))
+        else:
+            differences.append(_scaled(name, a) - _scaled(name, b))
+    if not differences:
+        return None
+    return math.sqrt(math.fsum(difference**2 for difference in sorted(differences, key=abs)) / len(differences))
+
+
+def _scaled(name: str, value: float) -> float:
+    if name in _COUNTS:
+        return math.log10(1.0 + abs(value))
+    return math.asinh(max(min(value, 1e100), -1e100))
+
+
+def _same_kind(task: Task, other: Task) -> bool:
+    """False where the features say that one classifies and the other does something else."""
+    left, right = _kind(task.features), _kind(other.features)
+    return left is None or right is None or left == right
+
+
+def _kind(features: Mapping[str, float | str]) -> str | None:
+    if isinstance(task := features.get("task"), str) and task:
+        return task
+    if isinstance(classes := features.get("classes"), int | float):
+        return "classification" if classes > 1 else "regression"
+    return None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A history seen from the target space. The m of its n trials that have a place there, in their order."""
+
+    history: TaskHistory
+    weight: float
+    """Similarity of the task times the share of the target's parameters that the history speaks of."""
+    similarity: float
+    rows: Array  # (m, D)
+    features: Array  # (m, P)
+    scores: Array  # (m,), less is better
+    losses: Array  # (n,), ascending, infinite for diverged trials
+    all_scores: Array  # (n,), of `losses`
+
+
+def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Configuration | None) -> Source | None:
+    """The history in the target space; None where it says nothing about it."""
+    losses = _losses(history)
+    if weight <= 0.0 or len(np.unique(losses)) < 2:
+        return None
+    points, usable, coverage = _mapped(history, encoding.space)
+    if coverage < _LEAST_COVERAGE or usable.sum() < 2:
+        return None
+    filled = encoding.encode(defaults) if defaults is not None else np.full(encoding.width, np.nan)
+    rows = encoding.rows(np.where(np.isnan(points), filled[None, :], points)[usable])
+    scores = normal_scores(losses)
+    if np.ptp(scores[usable]) <= 0.0:
+        return None
+    order = np.argsort(losses, kind="stable")
+    return Source(
+        history, weight * coverage, weight, rows, encoding.features(rows), scores[usable], losses[order], scores[order]
+    )
+
+
+def normal_scores(losses: Array) -> Array:
+    """Φ⁻¹((rank + ½) / n), ties sharing their mean rank: (n,) -> (n,)."""
+    _, inverse, counts = np.unique(losses, return_inverse=True, return_counts=True)
+    first = np.cumsum(counts) - counts
+    ranks = (first + 0.5 * (counts - 1))[inverse]
+    return np.asarray(ndtri((ranks + 0.5) / len(losses)))
+
+
+def _losses(history: TaskHistory) -> Array:
+    sign = -history.task.goal.sign
+    values = [math.inf if value is None or not math.isfinite(value) else sign * value for value in history.values]
+    return np.array(values, dtype=np.float64)
+
+
+def _mapped(history: TaskHistory, space: Space) -> tuple[Array, Mask, float]:
+    """Points (n, D), NaN where nothing is known; which trials have a place; the share of parameters spoken of."""
+    count = len(history.values)
+    points = np.full((count, space.dimensions), np.nan)
+    usable = np.ones(count, dtype=bool)
+    spoken = 0
+    for parameter in space.parameters:
+        column = _column(history, space, parameter)
+        if column is None:
+            continue
+        units, known = _units(parameter, column)
+        points[:, space.slices[parameter.name]] = units
+        usable &= known
+        spoken += 1
+    return points, usable, spoken / len(space)
+
+
+def _column(history: TaskHistory, space: Space, parameter: AnyParameter) -> Sequence[JsonValue] | None:
+    """The history's values for a parameter of the target: by role, else by name, else what it held fixed."""
+    role = space.role_of(parameter.name)
+    name = history.space.with_role(role) if role is not None else None
+    if name is None and parameter.name in history.space.by_name:
+        theirs = history.space.role_of(parameter.name)
+        name = parameter.name if role is None or theirs is None or role == theirs else None
+    if name is not None:
+        return history.columns.get(name)
+    for fixed, value in history.fixed.items():
+        if fixed == parameter.name or (role is not None and guess_role(fixed) == role):
+            return [value] * len(history.values)
+    return None
+
+
+def _units(parameter: AnyParameter, column: Sequence[JsonValue]) -> tuple[Array, Mask]:
+    """Positions in the unit interval (n, dimensions), NaN for None, and which of them have a place."""
+    inactive = np.array([value is None for value in column], dtype=bool)
+    match parameter:
+        case Float() | Int():
+            units, known = _numbers(parameter, column)
+        case Categorical():
+            units, known = _choices(parameter, column)
+        case Bool():
+            units = np.array([[0.75 if value else 0.25] for value in column])
+            known = np.array([isinstance(value, bool) for value in column], dtype=bool)
+        case Schedule():
+            units, known = _shapes(column)
+    units[inactive | ~known] = np.nan
+    return units, known | inactive
+
+
+def _numbers(parameter: Float | Int, column: Sequence[JsonValue]) -> tuple[Array, Mask]:
+    values = np.array([_number(value) for value in column])
+    low, high = float(parameter.low), float(parameter.high)
+    margin = 0.25 * (high - low)
+    lowest, highest = (low / _FACTOR, high * _FACTOR) if parameter.log else (low - margin, high + margin)
+    known = (values >= lowest) & (values <= highest)  # NaN compares false
+    inside = np.clip(np.where(known, values, low), low, high)
+    ends = [parameter.to_unit(end)[0] for end in (parameter.low, parameter.high)]
+    return _interpolated(inside, low, high, parameter.log, ends)[:, None], known
+
+
+def _interpolated(values: Array, low: float, high: float, log: bool, ends: Sequence[float] = (0.0, 1.0)) -> Array:
+    """Positions between `ends` of values in [low, high]: (n,) -> (n,)."""
+    if log:
+        share = (np.log(values) - math.log(low)) / (math.log(high) - math.log(low))
+    else:
+        share = (values - low) / (high - low)
+    return np.asarray(ends[0] + (ends[1] - ends[0]) * share)
+
+
+def _choices(parameter: Categorical, column: Sequence[JsonValue]) -> tuple[Array, Mask]:
+    # True and 1 are equal, and different choices.
+    keys = [(type(value) is bool, value if isinstance(value, str | int | float) else None) for value in column]
+    places = {key: _place(parameter, key[1]) for key in set(keys)}
+    found = np.array([places[key] for key in keys])
+    return ((found + 0.5) / len(parameter.choices))[:, None], found >= 0
+
+
+def _place(parameter: Categorical, value: JsonValue) -> int:
+    """Which choice a value is or, as a positive number among numbers, is near to; -1 for none."""
+    for position, choice in enumerate(parameter.choices):
+        if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+            return position
+        if isinstance(choice, str) and isinstance(value, str) and choice.lower() == value.lower():
+            return position
+    number = _number(value)
+    ratios = [
+        abs(math.log(number / near)) if (near := _number(c)) > 0 < number else math.inf for c in parameter.choices
+    ]
+    nearest = min(range(len(ratios)), key=ratios.__getitem__)
+    return nearest if ratios[nearest] <= math.log(_NEAR_CHOICE) else -1
+
+
+def _shapes(column: Sequence[JsonValue]) -> tuple[Array, Mask]:
+    usual = ScheduleShape().to_json()
+    known = np.array([isinstance(value, dict) for value in column], dtype=bool)
+    shapes = [{**usual, **value} if isinstance(value, dict) else usual for value in column]
+    units = np.empty((len(column), len(SHAPE_FIELDS)))
+    for position, name in enumerate(SHAPE_FIELDS):
+        low, high = SEARCH_BOUNDS[name]
+        values = np.array([_number(shape.get(name)) for shape in shapes])
+        known &= np.isfinite(values)
+        inside = np.clip(np.where(np.isfinite(values), values, low), low, high)
+        units[:, position] = _interpolated(inside, low, high, name == "decay_exponent")
+    return units, known
+
+
+def _number(value: JsonValue) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

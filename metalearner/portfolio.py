@@ -1,0 +1,190 @@
+"""The portfolio: the few settings that together do best over the histories, weighted by how like the task they are.
+
+Real histories rarely share configurations, so every candidate is scored on every history by that history's own Gaussian
+process, in normal scores (`metalearner.histories`), with one deviation of its uncertainty as a penalty: what a history
+does not know counts as no better than its average. The list is greedy (Wistuba et al. 2015, "Sequential model-free
+hyperparameter tuning"; Feurer et al. 2022, arXiv 2007.04074): each next setting lowers most the weighted mean over the
+histories of the best score that the list reaches, where how a score carries over to the task is uncertain: the less
+like the task is to the history, the more.
+
+Symbols: H histories, C candidates, S draws of what carries over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from metalearner import gp
+from metalearner.arrays import Array, Index
+from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.histories import Source, TaskHistory, source
+from metalearner.values import Evidence, PortfolioItem, Problem
+
+MAX_ITEMS = 5
+_FEW_ITEMS = 3
+"""As many where no history is much like the task."""
+_ALIKE = 0.3
+_POINTS = 64
+"""At most so many trials of a history condition its process."""
+_FITTED = 12
+"""So many of the heaviest histories get a kernel of their own; the others share one."""
+_ITERATIONS = 15
+_CANDIDATES = 192
+_FROM_EACH = 5
+_JUDGES = 200
+"""The heaviest histories choose; the tail would add time and no weight."""
+_DRAWS = 16
+_SAME_DATA = 0.99
+_EVIDENCE = 3
+_APART = 0.05
+"""Settings nearer than this in root mean square are no two opinions."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Candidates as all histories see them. `means` and `deviations`, in normal scores, are (H, C)."""
+
+    sources: list[Source]
+    weights: Array  # (H,), what each history's opinion counts, with sum 1
+    encoding: Encoding
+    rows: Array  # (C, D)
+    means: Array
+    deviations: Array
+
+    @property
+    def penalised(self) -> Array:
+        """Scores with a deviation of each one's uncertainty: (H, C)."""
+        return self.means + self.deviations
+
+
+def build(
+    problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[float], k: int = MAX_ITEMS
+) -> list[PortfolioItem]:
+    """At most `k` settings, the best first; none where no history says anything about the problem's space.
+
+    `weights` (H,): how like the task each history is, from 0 to 1. The answer depends on the arguments alone.
+    """
+    judged = judge(problem, histories, weights)
+    if judged is None:
+        return []
+    alike = max(one.weight for one in judged.sources) >= _ALIKE
+    return [item_of(judged, place) for place in select(judged, min(k, MAX_ITEMS if alike else _FEW_ITEMS))]
+
+
+def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[float]) -> Judged | None:
+    """What the histories say about their own best settings and the expert's; None where none of them says anything."""
+    encoding = Encoding(problem.space)
+    found = [
+        seen
+        for history, weight in zip(histories, weights, strict=True)
+        if (seen := source(history, weight, encoding, problem.defaults)) is not None
+    ]
+    if not found:
+        return None
+    found.sort(key=lambda one: (-one.weight, one.history.reference))
+    rows = _candidates(found, encoding, problem)
+    means = np.empty((len(found), len(rows)))
+    deviations = np.empty_like(means)
+    features = encoding.features(rows)
+    for position, one in enumerate(found):
+        mean, variance = _process(one, encoding.groups, fitted=position < _FITTED).predict(features)
+        means[position], deviations[position] = mean, np.sqrt(variance)
+    return Judged(found, _opinions(found), encoding, rows, means, deviations)
+
+
+def _opinions(found: Sequence[Source]) -> Array:
+    """Likeness sharpened; and what the same data said counts twice as much as all the rest together, or more."""
+    weights = np.array([one.weight for one in found])
+    same = np.array([one.similarity >= _SAME_DATA for one in found])
+    opinions = weights**3
+    if same.any() and not same.all():
+        opinions[~same] *= min(1.0, 0.5 * opinions[same].sum() / opinions[~same].sum())
+    return np.asarray(opinions / opinions.sum())
+
+
+def _candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) -> Array:
+    """The best different settings of the heaviest histories, and the expert's: (C, D)."""
+    rows: list[Array] = [] if problem.defaults is None else [encoding.encode(problem.defaults)]
+    for rank in range(_FROM_EACH):
+        for one in found[:_JUDGES]:
+            if len(rows) >= _CANDIDATES:
+                break
+            order = np.argsort(one.scores, kind="stable")
+            if rank >= len(order) or one.scores[order[rank]] > 0.0:
+                continue
+            row = one.rows[order[rank]]
+            if not rows or not is_among(comparable(row), comparable(np.array(rows))):
+                rows.append(row)
+    return np.array(rows)
+
+
+def _process(one: Source, groups: Index, *, fitted: bool) -> gp.Posterior:
+    """The history's own surrogate of its normal scores."""
+    chosen = _chosen(one.scores)
+    features, scores = one.features[chosen], one.scores[chosen]
+    if fitted and len(chosen) >= 8:
+        kernel = gp.fit(features, scores, groups, gp.Prior(noise_mean=-3.0, mean_variance=0.1), _ITERATIONS)
+    else:
+        count = int(groups.max()) + 1
+        kernel = gp.Kernel(np.full(count, 0.5 * math.sqrt(count)), 1.0, 0.1, 0.1)
+    return gp.condition(kernel, groups, features, scores)
+
+
+def _chosen(scores: Array) -> Index:
+    """Of many trials the best third, and others evenly spread over the ranks."""
+    if len(scores) <= _POINTS:
+        return np.arange(len(scores))
+    order = np.argsort(scores, kind="stable")
+    best = order[: _POINTS // 3]
+    rest = order[_POINTS // 3 :]
+    spread = rest[np.linspace(0, len(rest) - 1, _POINTS - len(best)).astype(np.intp)]
+    return np.sort(np.concatenate([best, spread]))
+
+
+def select(judged: Judged, k: int) -> list[int]:
+    """Which candidates make the list, in their order."""
+    judges = slice(0, _JUDGES)
+    weights = judged.weights[judges]
+    losses = judged.penalised[judges]  # (H, C)
+    unlike = 1.0 - np.array([one.weight for one in judged.sources[judges]])
+    carried = 0.25 + 0.5 * np.clip(unlike, 0.0, 1.0)  # (H,)
+    half = np.random.default_rng(0).standard_normal((_DRAWS // 2, *losses.shape))
+    draws = losses + np.concatenate([half, -half]) * carried[:, None]  # (S, H, C)
+    features = judged.encoding.features(judged.rows)
+    allowed = np.ones(len(features), dtype=bool)
+    reached = np.full((_DRAWS, len(weights)), np.inf)
+    chosen: list[int] = []
+    while len(chosen) < k and allowed.any():
+        improved = np.minimum(reached[:, :, None], draws)  # (S, H, C)
+        totals = np.einsum("shc,h->c", improved, weights)
+        place = int(np.argmin(np.where(allowed, totals, np.inf)))
+        chosen.append(place)
+        reached = np.minimum(reached, draws[:, :, place])
+        apart = np.sqrt(((features - features[place]) ** 2).sum(1) / judged.encoding.width)
+        allowed &= apart >= _APART
+    return chosen
+
+
+def item_of(judged: Judged, place: int) -> PortfolioItem:
+    """The candidate with what speaks for it."""
+    means, deviations = judged.means[:, place], judged.deviations[:, place]
+    share = ndtr(means / np.sqrt(1.0 + deviations**2))  # of the history's trials expected to be better
+    support = judged.weights * np.maximum(-judged.penalised[:, place], 0.0)
+    leading = [int(h) for h in np.argsort(-support, kind="stable")[:_EVIDENCE] if support[h] > 0.0]
+    if not leading:
+        leading = [int(np.argmax(judged.weights))]
+    evidence = []
+    for one in (judged.sources[h] for h in leading):
+        best = one.history.best
+        assert best is not None
+        evidence.append(Evidence(one.history.reference, one.weight, best))
+    return PortfolioItem(
+        configuration=judged.encoding.decode(judged.rows[place]),
+        evidence=tuple(evidence),
+        predicted_rank=float(judged.weights @ share),
+    )

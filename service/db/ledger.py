@@ -53,6 +53,7 @@ _SUBMITTED_CHANGES = [
 ]
 _CHANGED_TRIAL = ("id", *_TRIAL_CHANGES)
 _EVENT = "(experiment_id, seq, type, data)"
+_ANSWER = "(project_id, key, fingerprint, status, body)"
 _MEASUREMENT = "(trial_id, epoch, experiment_id, seq, value, seconds, metrics)"
 
 
@@ -92,6 +93,9 @@ def _write(experiment_changes: Sequence[str]) -> bytes:
         ), told AS (
             INSERT INTO events {_EVENT}
             SELECT {_EVENT.strip("()")} FROM jsonb_populate_recordset(NULL::events, %(told)s::jsonb)
+        ), answered AS (
+            INSERT INTO idempotency_keys {_ANSWER}
+            SELECT {_ANSWER.strip("()")} FROM jsonb_populate_recordset(NULL::idempotency_keys, %(answered)s::jsonb)
         )
         UPDATE experiments SET {_assignments(experiment_changes)}
         FROM jsonb_populate_record(NULL::experiments, %(experiment)s::jsonb) AS row
@@ -126,6 +130,7 @@ class Ledger:
         self._made: dict[str, StoredTrial] = {}
         self._changed: dict[str, StoredTrial] = {}
         self._measured: list[dict[str, object]] = []
+        self._answered: list[dict[str, object]] = []
         self._read: StoredTrial | None = None
         """A trial that was locked and read with the experiment, until it changes."""
 
@@ -214,6 +219,11 @@ class Ledger:
     def add_measurement(self, row: Mapping[str, object]) -> None:
         self._measured.append({**row, "experiment_id": self.experiment.id})
 
+    def add_answer(self, key: str, fingerprint: str, *, status: int, body: str) -> None:
+        """Remembers an answer for its Idempotency-Key; the transaction fails when the key has one already."""
+        row = {"project_id": self.experiment.project_id, "key": key, "fingerprint": fingerprint}
+        self._answered.append({**row, "status": status, "body": body})
+
     def update_trial(self, trial: StoredTrial, **columns: object) -> StoredTrial:
         """Changes a trial; the trial as it will be written."""
         updated = replace(trial, **columns, changed_seq=self.experiment.event_seq)  # type: ignore[arg-type]
@@ -250,7 +260,8 @@ class Ledger:
 
     def _write(self, run: Callable[[bytes, Mapping[str, object]], None] | None = None) -> None:
         """Sends what was noted to Postgres, so that the reads of this transaction see it."""
-        if self.experiment == self._written and not (self._made or self._changed or self._measured or self._events):
+        noted = (self._made, self._changed, self._measured, self._events, self._answered)
+        if self.experiment == self._written and not any(noted):
             return
         work_alone = all(getattr(self.experiment, name) is getattr(self._written, name) for name in _SUBMITTED_CHANGES)
         changes = ["id", *_RUNNING_CHANGES, *(() if work_alone else _SUBMITTED_CHANGES)]
@@ -261,6 +272,7 @@ class Ledger:
                 "changed": _json([_columns(trial, _CHANGED_TRIAL) for trial in self._changed.values()]),
                 "measured": _json(self._measured),
                 "told": _json(self._events),
+                "answered": _json(self._answered),
                 "experiment": _json(_columns(self.experiment, changes)),
             },
         )
@@ -268,8 +280,8 @@ class Ledger:
             wake, experiment_id = self._wake, self.experiment.id
             self.tx.after_commit(lambda: wake(experiment_id), once=("events", experiment_id))
         self._written = self.experiment
-        for noted in (self._made, self._changed, self._measured, self._events):
-            noted.clear()
+        for notes in noted:
+            notes.clear()
 
 
 def _columns(stored: StoredTrial | StoredExperiment, names: Sequence[str]) -> dict[str, object]:

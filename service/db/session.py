@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from foretune.errors import Unavailable
+from foretune.errors import IdempotencyConflict, Unavailable
 
 _log = structlog.get_logger(__name__)
 Doorbell = Callable[[], None]
@@ -101,7 +101,8 @@ class Database:
     def transaction(self) -> Iterator[Transaction]:
         """Commits when the block ends well, rolls back when it raises; then rings the doorbells.
 
-        Raises Unavailable when Postgres cannot be reached or goes away in the middle.
+        Raises Unavailable when Postgres cannot be reached or goes away in the middle, IdempotencyConflict when a
+        ledger's answer came second.
         """
         with self._translated(), self.engine.begin() as connection:
             transaction = Transaction(connection)
@@ -122,6 +123,10 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except psycopg.errors.UniqueViolation as error:
+            if error.diag.constraint_name == "pk_idempotency_keys":
+                raise IdempotencyConflict("another call with this Idempotency-Key was answered first") from error
+            raise
         except (DBAPIError, psycopg.OperationalError) as error:
             if not isinstance(error, DBAPIError) or isinstance(error, OperationalError) or error.connection_invalidated:
                 self.engine.dispose(close=False)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from foretune.errors import BudgetExhausted, Conflict
+from foretune.errors import BudgetExhausted, Conflict, ForetuneError, Unavailable
 from foretune.json_types import JsonObject
 from foretune.quasirandom import r_sequence
 from foretune.spaces import Space
@@ -29,12 +30,18 @@ from service.usecases import experiments, idempotency, outcomes
 from service.usecases.idempotency import Once
 from service.usecases.trials import Proposed, start_trial
 
+_MUCH_ROOM = 64
+"""Trials left in the budget: more than clients usually ask for at once."""
+_REMEMBERED_S = 2.0
+_REMEMBERED_EXPERIMENTS = 1000
+_roomy_until: dict[tuple[str, str], float] = {}
+"""Project and experiment -> until when its next ask may be expected to get new trials."""
+
 
 @dataclass(frozen=True)
 class _Plan:
     """What an ask may get: freed trials, and how many new ones."""
 
-    experiment: StoredExperiment
     freed: int
     fresh: int
 
@@ -52,37 +59,77 @@ async def suggest(
     Raises NotFound, BudgetExhausted when `max_trials` are out, Conflict when the experiment is paused, finished or
     managed, IdempotencyConflict.
     """
-    plan = await asyncio.to_thread(_plan, database, project, experiment_id, request.count, once)
+    asked = _Ask(database, bus, project, experiment_id, request.count, once)
+    if request.wait_seconds > 0 and asked.expects_new_trials():
+        try:
+            proposals = await _proposals(bus, experiment_id, request.count, request.wait_seconds)
+            return await asyncio.to_thread(_accept, asked, proposals, looked=False)
+        except Unavailable:
+            raise
+        except ForetuneError:
+            # It has changed: nothing was leased, and whoever looks first gives the precise answer.
+            asked.expect_nothing()
+    plan = await asyncio.to_thread(_plan, asked)
     if isinstance(plan, wire.Suggestions):
         return plan
-    proposals: list[Proposed] = []
+    proposals = []
     if plan.fresh and request.wait_seconds > 0:
-        proposals = await _proposals(bus, plan, request.wait_seconds)
-    return await asyncio.to_thread(_accept, database, bus, project, experiment_id, request.count, proposals, once)
+        proposals = await _proposals(bus, experiment_id, plan.fresh, request.wait_seconds)
+    return await asyncio.to_thread(_accept, asked, proposals, looked=True)
 
 
-def _plan(
-    database: Database, project: str, experiment_id: str, count: int, once: Once | None
-) -> _Plan | wire.Suggestions:
+@dataclass(frozen=True)
+class _Ask:
+    """One client's ask."""
+
+    database: Database
+    bus: Bus
+    project: str
+    experiment_id: str
+    count: int
+    once: Once | None
+
+    def expects_new_trials(self) -> bool:
+        """Whether an ask of a moment ago left the experiment open, no freed trial and much room in the budget.
+
+        Then this one need not look at the experiment before it asks the desk. Where this turns out wrong, nothing is.
+        """
+        return time.monotonic() < _roomy_until.get((self.project, self.experiment_id), 0.0)
+
+    def expect_like(self, experiment: StoredExperiment) -> None:
+        """Remembers how this ask left the experiment."""
+        room = experiment.max_trials - experiment.trials_created
+        if experiment.state.finished or experiment.trials_queued or room < _MUCH_ROOM:
+            self.expect_nothing()
+            return
+        if len(_roomy_until) > _REMEMBERED_EXPERIMENTS:
+            _roomy_until.clear()
+        _roomy_until[self.project, self.experiment_id] = time.monotonic() + _REMEMBERED_S
+
+    def expect_nothing(self) -> None:
+        """The next ask looks first."""
+        _roomy_until.pop((self.project, self.experiment_id), None)
+
+
+def _plan(asked: _Ask) -> _Plan | wire.Suggestions:
     """What the ask may get, or what it got when it was asked before."""
-    with database.reading() as tx:
-        if once is not None and (answered := idempotency.recall(tx, project, once)) is not None:
+    with asked.database.reading() as tx:
+        if asked.once is not None and (answered := idempotency.recall(tx, asked.project, asked.once)) is not None:
             return wire.Suggestions.model_validate_json(answered.body)
-        stored = experiments.find(tx, project, experiment_id)
+        stored = experiments.find(tx, asked.project, asked.experiment_id)
         _check_open(stored)
         freed = stored.trials_queued
-        fresh = min(max(count - freed, 0), stored.max_trials - stored.trials_created)
+        fresh = min(max(asked.count - freed, 0), stored.max_trials - stored.trials_created)
         if freed + fresh == 0:
             raise _exhausted(stored)
-        return _Plan(stored, freed, fresh)
+        return _Plan(freed, fresh)
 
 
-async def _proposals(bus: Bus, plan: _Plan, wait_s: float) -> list[Proposed]:
+async def _proposals(bus: Bus, experiment_id: str, count: int, wait_s: float) -> list[Proposed]:
     """The desk's proposals; none when it does not answer in time."""
-    payload: JsonObject = {"experiment": plan.experiment.id, "count": plan.fresh}
-    answer = await bus.call("propose", payload, wait_s)
+    answer = await bus.call("propose", {"experiment": experiment_id, "count": count}, wait_s)
     if answer is not None and isinstance(proposals := answer.get("proposals"), list):
-        return [_read(one) for one in proposals[: plan.fresh] if isinstance(one, dict)]
+        return [_read(one) for one in proposals[:count] if isinstance(one, dict)]
     return []
 
 
@@ -103,31 +150,30 @@ def _fallback(experiment: StoredExperiment, count: int) -> list[Proposed]:
     ]
 
 
-def _accept(
-    database: Database,
-    bus: Bus,
-    project: str,
-    experiment_id: str,
-    count: int,
-    proposals: Sequence[Proposed],
-    once: Once | None,
-) -> wire.Suggestions:
+def _accept(asked: _Ask, proposals: Sequence[Proposed], *, looked: bool) -> wire.Suggestions:
+    """Leases trials. Unless it was `looked` for, an earlier answer with the same key shows when this one is written."""
+    once = asked.once
     with (
-        database.transaction() as tx,
-        Ledger.of_experiment(tx, experiment_id, project=project, wake=bus.publish) as ledger,
+        asked.database.transaction() as tx,
+        Ledger.of_experiment(tx, asked.experiment_id, project=asked.project, wake=asked.bus.publish) as ledger,
     ):
-        if once is not None and (answered := idempotency.begin(tx, project, once)) is not None:
+        if looked and once is not None and (answered := idempotency.begin(tx, asked.project, once)) is not None:
             return wire.Suggestions.model_validate_json(answered.body)
         _check_open(ledger.experiment)
         over = outcomes.finish_experiment_if_due(ledger)
-        trials = [] if over else _lease(ledger, count, proposals)
+        trials = [] if over else _lease(ledger, asked.count, proposals)
         suggestions = wire.Suggestions(trials=[_suggestion(trial) for trial in trials])
         if once is not None and trials:
-            idempotency.remember(tx, project, once, status=200, body=suggestions.model_dump_json())
+            body = suggestions.model_dump_json()
+            if looked:
+                idempotency.remember(tx, asked.project, once, status=200, body=body)
+            else:
+                ledger.add_answer(once.key, once.fingerprint, status=200, body=body)
         ended = ledger.experiment
     if not trials:
         # Only after the commit: what just ended the experiment must stay.
         raise _exhausted(ended)
+    asked.expect_like(ended)
     return suggestions
 
 

@@ -35,7 +35,7 @@ _FITTED = 12
 """So many of the heaviest histories get a kernel of their own; the others share one."""
 _ITERATIONS = 15
 _CANDIDATES = 192
-_FROM_EACH = 5
+_FROM_EACH = 20
 _JUDGES = 200
 """The heaviest histories choose; the tail would add time and no weight."""
 _DRAWS = 16

@@ -12,6 +12,7 @@ import structlog
 from foretune.errors import NotFound
 from foretune.json_types import JsonObject, JsonValue
 from metalearner import Effort
+from workers.priors import described
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
 from workers.recommending import recommend_for_experiment
@@ -55,6 +56,9 @@ class Desk:
             return None
         if kind == "recommend":
             return recommend_for_experiment(self._proposals, experiment_id, payload)
+        if kind == "priors":
+            problem, priors = self._proposals.priors(experiment_id)
+            return {"considered": len(priors.histories), "histories": described(problem, priors)}
         raise NotFound(f"the desk has no answer to {kind!r}")
 
     def _propose(self, experiment_id: str, count: int) -> list[JsonValue]:

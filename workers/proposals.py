@@ -25,6 +25,7 @@ from service.db.session import Database
 from service.usecases import proposals as usecase
 from service.usecases.proposals import StoredExperiment, StoredTrial
 from service.usecases.trials import Proposed
+from workers.priors import Priors, priors_of, with_portfolio
 
 _KEPT_EXPERIMENTS = 64
 _OUTSTANDING_S = 30.0
@@ -37,6 +38,7 @@ class _Known:
 
     experiment: StoredExperiment
     problem: Problem
+    priors: Priors
     trials_seq: int = 0
     points_seq: int = 0
     trials: dict[str, StoredTrial] = field(default_factory=dict)
@@ -75,8 +77,7 @@ class Proposals:
         for offset, proposal in enumerate(made):
             known.outstanding[index + offset] = (now + _OUTSTANDING_S, proposal.configuration)
         return [
-            _proposed(proposal, index + offset, known.trials_seq, len(pending) + offset)
-            for offset, proposal in enumerate(made)
+            _proposed(proposal, index + offset, known, len(pending) + offset) for offset, proposal in enumerate(made)
         ]
 
     def forget_outstanding(self, experiment_id: str) -> None:
@@ -107,6 +108,11 @@ class Proposals:
         known = self._read(experiment_id, curves=False)
         return known.problem, known.observations, known.trials
 
+    def priors(self, experiment_id: str) -> tuple[Problem, Priors]:
+        """What the experiment learns from. Raises NotFound."""
+        known = self._read(experiment_id, curves=False)
+        return known.problem, known.priors
+
     def _read(self, experiment_id: str, *, curves: bool) -> _Known:
         known = self._known.pop(experiment_id, None)
         trials_seq = known.trials_seq if known else 0
@@ -118,7 +124,9 @@ class Proposals:
                 defaults = usecase.network_defaults(tx, changes.experiment.network)
         if known is None or known.experiment.space != changes.experiment.space:
             # A widened space is another problem: everything is encoded anew.
-            fresh = _Known(changes.experiment, problem_of(changes.experiment, defaults or _defaults(known)))
+            problem = problem_of(changes.experiment, defaults or _defaults(known))
+            priors = known.priors if known else priors_of(self._database, changes.experiment)
+            fresh = _Known(changes.experiment, with_portfolio(problem, changes.experiment.network, priors), priors)
             if known is not None:
                 fresh.trials, fresh.results = known.trials, known.results
                 fresh.trials_seq, fresh.points_seq, fresh.curves = known.trials_seq, known.points_seq, known.curves
@@ -194,7 +202,7 @@ def _unbroken(points: dict[int, float | None]) -> tuple[float, ...]:
     return tuple(curve)
 
 
-def _proposed(proposal: Proposal, index: int, seen_event: int, pending: int) -> Proposed:
+def _proposed(proposal: Proposal, index: int, known: _Known, pending: int) -> Proposed:
     predicted: JsonObject | None = None
     if proposal.predicted is not None:
         prediction = proposal.predicted
@@ -203,8 +211,16 @@ def _proposed(proposal: Proposal, index: int, seen_event: int, pending: int) -> 
         "seed": proposal.seed,
         "index": index,
         "seen_results": proposal.seen,
-        "seen_event": seen_event,
+        "seen_event": known.trials_seq,
         "effort": proposal.effort.value,
         "pending": pending,
     }
+    if known.priors.histories:
+        replay["histories"] = known.priors.seen
+    if proposal.item is not None:
+        replay["predicted_rank"] = proposal.item.predicted_rank
+        replay["evidence"] = [
+            {"experiment": one.history, "similarity": one.similarity, "best": one.best}
+            for one in proposal.item.evidence
+        ]
     return Proposed(proposal.configuration, proposal.origin.value, predicted, replay)

@@ -5,21 +5,23 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from foretune.wire.histories import MetaLearner
+from foretune.wire.histories import MetaLearner, Priors
 from service.api.call import ThisCall, encode, json_answer
+from service.api.documented import problems
+from service.api.parameters import ExperimentId
 from service.api.strict import StrictRoute
 from service.usecases import metalearner
 
-router = APIRouter(prefix="/v1/metalearner", tags=["recommendations"], route_class=StrictRoute)
+router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=StrictRoute)
 
 
-@router.get("", response_model=MetaLearner)
+@router.get("/metalearner", response_model=MetaLearner)
 async def get_metalearner(call: ThisCall) -> Response:
     """What proposals rest on: how many histories, with how many trials, and when the newest was added."""
     return await call.read(lambda tx: metalearner.describe(tx, call.project))
 
 
-@router.post("/fit", status_code=202, response_model=MetaLearner)
+@router.post("/metalearner/fit", status_code=202, response_model=MetaLearner)
 async def fit_metalearner(call: ThisCall) -> Response:
     """Makes histories of every experiment that has finished; the next experiment learns from them.
 
@@ -27,3 +29,10 @@ async def fit_metalearner(call: ThisCall) -> Response:
     """
     found = await call.parts.in_thread(metalearner.fit, call.database, call.project)
     return json_answer(encode(found), 202)
+
+
+@router.get("/experiments/{experiment_id}/priors", response_model=Priors, responses=problems(404))
+async def get_priors(call: ThisCall, experiment_id: ExperimentId) -> Response:
+    """Which histories count for an experiment, and how much: those that had ended when it was submitted."""
+    found = await metalearner.priors(call.database, call.bus, call.project, experiment_id)
+    return json_answer(encode(found))

@@ -22,6 +22,7 @@ from foretune.states import TrialState
 from foretune.wire.histories import HistoryLine, HistoryTrial
 from service.db import datasets as dataset_rows
 from service.db import histories as history_rows
+from service.db.datasets import StoredDataset
 from service.db.experiments import StoredExperiment
 from service.db.histories import StoredHistory
 from service.db.session import Database, Transaction
@@ -75,11 +76,6 @@ def _compact(tx: Transaction, experiment: StoredExperiment) -> bool:
     stored = history_rows.result_trials(tx, experiment.id, MAX_TRIALS)
     curves = history_rows.curves(tx, experiment.id, [trial.id for trial in stored], every)
     found = [_of_stored(trial, curves[trial.id]) for trial in stored]
-    dataset = dataset_rows.find_by_id(tx, experiment.dataset_id) if experiment.dataset_id else None
-    features: dict[str, float | str] = dict(experiment.features)
-    if dataset is not None:
-        features = {**dataset.meta_features, "task": dataset.task or "", "modality": dataset.modality or ""}
-        features |= {name: float(n) for name in ("rows", "classes") if (n := getattr(dataset, name)) is not None}
     head = {
         "network": experiment.network,
         "metric_name": experiment.metric_name,
@@ -87,7 +83,7 @@ def _compact(tx: Transaction, experiment: StoredExperiment) -> bool:
         "max_epochs": experiment.max_epochs,
         "space": experiment.space,
         "fixed": experiment.fixed,
-        "features": features,
+        "features": task_features(tx, experiment),
     }
     tail = {
         "project_id": experiment.project_id,
@@ -135,6 +131,19 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{_DIGITS}g}")
 
 
+def task_features(tx: Transaction, experiment: StoredExperiment) -> dict[str, float | str]:
+    """Numbers and words that describe the experiment's task: its data set's, or what its client said."""
+    dataset = dataset_rows.find_by_id(tx, experiment.dataset_id) if experiment.dataset_id else None
+    return {**(dataset_features(dataset) if dataset else {}), **experiment.features}
+
+
+def dataset_features(dataset: StoredDataset) -> dict[str, float | str]:
+    """The data set's meta-features, sizes, task and modality."""
+    found: dict[str, float | str] = dict(dataset.meta_features)
+    found |= {name: word for name in ("task", "modality") if (word := getattr(dataset, name))}
+    return found | {name: float(n) for name in ("rows", "classes") if (n := getattr(dataset, name)) is not None}
+
+
 def read_for(tx: Transaction, experiment: StoredExperiment) -> list[StoredHistory]:
     """What the experiment may learn from: what its project knew when it was submitted, or the priors that it names.
 
@@ -172,7 +181,7 @@ def import_line(tx: Transaction, project: str, line: bytes) -> bool:
     if not any(trial.value is not None for trial in trials):
         raise InvalidHistory("trials: none of them has a value to learn from")
     dataset = dataset_rows.find(tx, project, history.dataset) if history.dataset else None
-    features: dict[str, float | str] = {**(dataset.meta_features if dataset else {}), **history.features}
+    features: dict[str, float | str] = {**(dataset_features(dataset) if dataset else {}), **history.features}
     head = {
         "network": history.network,
         "metric_name": name,

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from foretune.wire.histories import MetaLearner
+import asyncio
+
+from foretune.errors import Unavailable
+from foretune.wire.histories import MetaLearner, PriorHistory, Priors
+from service.bus import Bus
 from service.db import histories as history_rows
 from service.db.session import Database, Transaction
-from service.usecases import histories
+from service.usecases import experiments, histories
+
+_DESK_S = 10.0
+"""A project's histories are read when the first proposal of an experiment, or this call, asks for them."""
 
 
 def describe(tx: Transaction, project: str) -> MetaLearner:
@@ -27,3 +34,30 @@ def fit(database: Database, project: str) -> MetaLearner:
     histories.catch_up(database, project)
     with database.reading() as tx:
         return describe(tx, project)
+
+
+async def priors(database: Database, bus: Bus, project: str, experiment_id: str) -> Priors:
+    """Which histories count for an experiment, and how much. A desk worker answers, called with kind `priors`:
+
+        payload   {"experiment": id}
+        answer    {"considered": number, "histories": [PriorHistory]}
+
+    Raises NotFound, Unavailable when no worker answers.
+    """
+    stored = await asyncio.to_thread(_find, database, project, experiment_id)
+    if stored == "none":
+        return Priors(experiment=experiment_id, considered=0, histories=[])
+    answer = await bus.call("priors", {"experiment": experiment_id}, _DESK_S)
+    if answer is None or not isinstance(found := answer.get("histories"), list):
+        raise Unavailable("no desk worker answers: which histories count is for it to say", code="no_desk")
+    considered = answer.get("considered")
+    return Priors(
+        experiment=experiment_id,
+        considered=considered if isinstance(considered, int) else len(found),
+        histories=[PriorHistory.model_validate(one) for one in found],
+    )
+
+
+def _find(database: Database, project: str, experiment_id: str) -> str | list[str]:
+    with database.reading() as tx:
+        return experiments.find(tx, project, experiment_id).priors

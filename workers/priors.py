@@ -1,0 +1,104 @@
+"""What an experiment learns from: its project's histories as the meta-learner sees them, read once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import orjson
+
+from foretune.json_types import JsonObject, JsonValue
+from foretune.spaces import Space
+from metalearner import Problem, Task, TaskHistory, build_portfolio, similarity
+from metalearner.portfolio import judge
+from service.db.histories import StoredHistory
+from service.db.session import Database
+from service.usecases import histories as usecase
+from service.usecases.proposals import StoredExperiment
+
+_NAMED = 0.5
+"""An experiment that a user names as a prior counts as at least so much like the task."""
+
+
+@dataclass(frozen=True)
+class Priors:
+    """The histories that an experiment may learn from, and how much each one counts, from 0 to 1."""
+
+    histories: tuple[TaskHistory, ...] = ()
+    weights: tuple[float, ...] = ()
+    names: Mapping[str, str] | None = None
+
+    @property
+    def seen(self) -> JsonObject:
+        """How many histories there were, and a digest of which: with them a proposal can be made again."""
+        references = sorted(history.reference for history in self.histories)
+        return {
+            "count": len(references),
+            "digest": hashlib.sha256("\n".join(references).encode()).hexdigest()[:16],
+        }
+
+
+def priors_of(database: Database, experiment: StoredExperiment) -> Priors:
+    """What the experiment may learn from. The answer is the same in every worker, as long as nothing is deleted."""
+    if experiment.priors == "none":
+        return Priors()
+    usecase.catch_up(database, experiment.project_id, experiment.created_at)
+    with database.reading() as tx:
+        stored = usecase.read_for(tx, experiment)
+        features = usecase.task_features(tx, experiment)
+    task = Task(experiment.metric_name, experiment.goal, experiment.dataset_id, experiment.network, features)
+    return weighed(task, stored, _NAMED if isinstance(experiment.priors, list) else 0.0)
+
+
+def weighed(task: Task, stored: Sequence[StoredHistory], least: float = 0.0) -> Priors:
+    """The histories with their likeness to the task, but at least `least`."""
+    found = [task_history(one) for one in stored]
+    weights = [max(least, similarity(task, one.task)) for one in found]
+    return Priors(tuple(found), tuple(weights), {one.reference: one.name for one in stored})
+
+
+def with_portfolio(problem: Problem, network: str | None, priors: Priors) -> Problem:
+    """The problem with what the histories recommend to try first."""
+    items = build_portfolio(problem, priors.histories, priors.weights) if priors.histories else []
+    known = any(
+        one.task.network == network and weight > 0.0
+        for one, weight in zip(priors.histories, priors.weights, strict=True)
+    )
+    return replace(problem, portfolio=tuple(items), network_known=known and network is not None)
+
+
+def described(problem: Problem, priors: Priors) -> list[JsonValue]:
+    """The histories that count, the most similar first, as `foretune.wire.histories.PriorHistory`."""
+    judged = judge(problem, priors.histories, priors.weights) if priors.histories else None
+    names = priors.names or {}
+    return [
+        {
+            "experiment": one.history.reference,
+            "name": names.get(one.history.reference, ""),
+            "similarity": one.similarity,
+            "trials": len(one.history.values),
+            "best": one.history.best,
+            "metric": one.history.task.metric,
+        }
+        for one in (judged.sources if judged else [])
+    ]
+
+
+def task_history(stored: StoredHistory) -> TaskHistory:
+    """A row as the meta-learner sees it."""
+    return TaskHistory(
+        reference=stored.reference,
+        task=Task(stored.metric_name, stored.goal, stored.dataset_id, stored.network, stored.features),
+        space=_space(orjson.dumps(stored.space)),
+        columns=stored.configurations,
+        values=stored.results,
+        fixed=stored.fixed,
+    )
+
+
+@lru_cache(maxsize=256)
+def _space(written: bytes) -> Space:
+    """Most histories of a project search one of a few spaces."""
+    return Space.from_json(orjson.loads(written))

@@ -215,8 +215,8 @@ class UnexpectedAnswer(ClientError):
 
 
 def all_error_classes() -> tuple[type[ForetuneError], ...]:
-    """Every class of the tree, parents first."""
+    """Every class of the tree above, parents first; not those that other modules derive for themselves."""
     found: list[type[ForetuneError]] = [ForetuneError]
     for parent in found:
-        found.extend(parent.__subclasses__())
+        found.extend(child for child in parent.__subclasses__() if child.__module__ == __name__)
     return tuple(found)

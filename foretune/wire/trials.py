@@ -118,7 +118,7 @@ class CompleteRequest(Request):
     @model_validator(mode="after")
     def _consistent(self) -> CompleteRequest:
         if self.outcome != "completed" and self.value is not None:
-            raise ValueError(f"an {self.outcome} trial has no value: leave it out")
+            raise ValueError(f"a trial with the outcome {self.outcome!r} has no value: leave it out")
         return self
 
 

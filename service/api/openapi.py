@@ -40,12 +40,22 @@ def document(app: FastAPI) -> _Json:
         schemas["Problem"] = _problem_schema()
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
+        for schema in schemas.values():
+            _require_tag(cast("_Json", schema))
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "A key: `ft_…`"}}
         for path, item in cast("dict[str, dict[str, _Json]]", made["paths"]).items():
             for operation in item.values():
                 _complete(path, operation)
         app.openapi_schema = made
     return cast("_Json", app.openapi_schema)
+
+
+def _require_tag(schema: _Json) -> None:
+    """What tells the kinds of a parameter apart has a default in Python, and must be sent all the same."""
+    properties = cast("dict[str, _Json]", schema.get("properties", {}))
+    if "const" in properties.get("type", {}):
+        properties["type"].pop("default", None)
+        schema["required"] = [*cast("list[str]", schema.get("required", [])), "type"]
 
 
 def _complete(path: str, operation: _Json) -> None:

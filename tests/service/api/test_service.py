@@ -14,7 +14,7 @@ import pytest
 from foretune.wire.datasets import DatasetUpload
 from service.db import workers as worker_rows
 from service.db.session import Database
-from tests.service.api.conftest import Api, Serve, broken, problem_of
+from tests.service.api.conftest import EXTERNAL, Api, Serve, broken, problem_of
 from workers.parsing import publish_builtins
 from workers.process import WorkerProcess
 
@@ -153,6 +153,13 @@ class TestDocument:
                         assert examples, path
                         for example in examples:
                             jsonschema.validate(example, {**schema, "components": document["components"]})
+
+    def test_a_parameter_without_its_type_is_invalid_by_the_document_too(self, document: dict[str, object]) -> None:
+        schema = {"$ref": "#/components/schemas/ExperimentRequest", "components": document["components"]}
+        jsonschema.validate(EXTERNAL, schema)
+        untyped = {**EXTERNAL, "space": [{"name": "lr", "low": 0.0, "high": 1.0}]}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(untyped, schema)
 
     def test_real_problems_are_what_the_document_says(self, api: Api, document: dict[str, object]) -> None:
         schema = document["components"]["schemas"]["Problem"]  # type: ignore[index]

@@ -98,7 +98,7 @@ def _fused(
         [state["first_moment"]],
         [state["second_moment"]],
         [],
-        [torch.tensor(float(number))],
+        [torch.scalar_tensor(number)],
         lr=learning_rate,
         beta1=settings.beta1,
         beta2=settings.beta2,

@@ -7,14 +7,31 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, NestedIOFunction, once_differentiable
 from torch.nn import functional as F
 
 from workers.engine.stacking import Noise
 from workers.networks import dropout as noise_of
 
 
+class _Linear(torch.autograd.Function):
+    """x W^T + b. Autograd's own derivative by W is computed transposed, at a third of the speed, and turned round."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: NestedIOFunction, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        by_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
+        return by_x, torch.bmm(gradient.transpose(1, 2), x), gradient.sum(1)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  # (m, …, K), (m, N, K), (m, N) -> (m, …, N)
-    rows = torch.baddbmm(bias.unsqueeze(1), x.flatten(1, -2), weight.transpose(1, 2))
+    rows: Tensor = _Linear.apply(x.flatten(1, -2), weight, bias)  # type: ignore[no-untyped-call]
     return rows.view(*x.shape[:-1], -1)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 _NO_LOGIT = -1e30
-"""That of an output which is padding: its probability is zero, and zero times it is zero, unlike with -inf."""
+"""That of an output which is padding: its probability is zero."""
 
 
 def classification(
@@ -25,13 +25,17 @@ def classification(
     classes: int,
 ) -> tuple[Tensor, Tensor]:
     """The losses (m,) and their derivatives (m, B, K') by the logits, which are overwritten."""
-    if classes < logits.shape[2]:
-        logits[:, :, classes:].fill_(_NO_LOGIT)
+    padding = slice(classes, logits.shape[2])
+    logits[:, :, padding].fill_(_NO_LOGIT)
     log_probabilities = torch.log_softmax(logits, 2)
     wanted = logits.zero_().scatter_(2, targets.unsqueeze(2), 1.0)
     if smoothing is not None:
         wanted.mul_(1.0 - smoothing)
         wanted[:, :, :classes].add_(smoothing / classes)
+    if classes < logits.shape[2]:
+        # Padding gets the probability 1 and is wanted with 1: no loss, no derivative, no underflowing exponential.
+        log_probabilities[:, :, padding].zero_()
+        wanted[:, :, padding].fill_(1.0)
     losses = torch.mul(wanted, log_probabilities).sum(2).mul_(row_weights).sum(1).neg_()
     derivatives = log_probabilities.exp_().sub_(wanted).mul_(row_weights.unsqueeze(2))
     return losses, derivatives

@@ -32,7 +32,7 @@ from workers.networks.mlp import MLP
 
 _aten = torch.ops.aten
 _FORWARD: dict[ActivationName, Callable[[Tensor, Tensor], object]] = {
-    "relu": lambda z, out: torch.clamp_min(z, 0.0, out=out),
+    "relu": lambda z, out: torch.relu_(z) if out is z else torch.clamp_min(z, 0.0, out=out),
     "gelu": lambda z, out: _aten.gelu.out(z, out=out),
     "silu": lambda z, out: _aten.silu.out(z, out=out),
     "tanh": lambda z, out: torch.tanh(z, out=out),
@@ -82,20 +82,23 @@ class MLPShape:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A linear layer of all members: views of their rows, and where its results go."""
+    """A linear layer of all members: views of their rows, and where its results go.
+
+    `before`, `after` and `passed` are one tensor where the backward pass can do with the last of them: the fewer
+    tensors, the more of them stay in the cache.
+    """
 
     weight: Tensor  # (m, N, K)
     weight_transposed: Tensor  # (m, K, N)
     bias: Tensor  # (m, 1, N)
     weight_gradient: Tensor  # (m, N, K), in the rows
     bias_gradient: Tensor  # (m, N), in the rows
-    scratch: Tensor  # (m, N, K)
+    scratch: Tensor  # (m, N, K); `weight_gradient` itself for a single member
     before: Tensor  # (m, B, N) z
     after: Tensor  # (m, B, N) act(z)
     passed: Tensor  # (m, B, N) what goes on, after dropout
     mask: Tensor  # (m, B, N) float32
-    bits: Tensor  # (m, B, N) int32
-    delta: Tensor  # (m, B, N)
+    delta: Tensor  # (m, B, N), shared with every other layer but one
 
 
 def _differentiate(activation: ActivationName, delta: Tensor, before: Tensor, after: Tensor) -> None:
@@ -120,7 +123,7 @@ class StackedMLP:
         self._shape, self._layout, self._data = shape, layout, data
         self._activate = _FORWARD[shape.activation]
         self._layers: list[_Layer] = []
-        self._inputs = self._weights = self._gradient = torch.empty(0)
+        self._inputs = self._weights = self._gradient = self._bits = torch.empty(0)
 
     @property
     def val_x(self) -> Tensor:
@@ -168,7 +171,7 @@ class StackedMLP:
             if batch.noise is not None:
                 noise = batch.noise.layer(position)
                 words = dropout.words(layer.mask.shape[1:], layer.mask.device)
-                dropout.mask(words, *noise, out=layer.mask, scratch=layer.bits)
+                dropout.mask(words, *noise, out=layer.mask, scratch=self._bits)
                 states = torch.mul(layer.after, layer.mask, out=layer.passed)
         head = self._layers[-1]
         return torch.baddbmm(head.bias, states, head.weight_transposed, out=head.before)
@@ -178,7 +181,9 @@ class StackedMLP:
             layer = self._layers[position]
             below = self._layers[position - 1] if position else None
             states = self._inputs if below is None else below.passed if masked else below.after
-            layer.weight_gradient.copy_(torch.bmm(delta.transpose(1, 2), states, out=layer.scratch))
+            torch.bmm(delta.transpose(1, 2), states, out=layer.scratch)
+            if layer.scratch is not layer.weight_gradient:
+                layer.weight_gradient.copy_(layer.scratch)
             torch.sum(delta, 1, out=layer.bias_gradient)
             if below is None:
                 return
@@ -190,30 +195,35 @@ class StackedMLP:
 
     def _make_room(self, rows: int) -> None:
         """Allocates what a step of batches of so many rows writes to."""
-        values, gradients = self._layout.views(self._weights), self._layout.views(self._gradient)
-        self._inputs = self._weights.new_empty(len(self._weights), rows, self._shape.features)
+        weights, width = self._weights, self._shape.width
+        values, gradients = self._layout.views(weights), self._layout.views(self._gradient)
+        self._inputs = weights.new_empty(len(weights), rows, self._shape.features)
+        self._bits = torch.empty(len(weights), rows, width, dtype=torch.int32, device=weights.device)
+        deltas = [weights.new_empty(len(weights), rows, width) for _ in range(2)]
         self._layers = [
-            self._layer(rows, values, gradients, name, before, after) for name, before, after in self._shape.layers
+            self._layer(rows, values, gradients, name, deltas[position % 2])
+            for position, (name, _, _) in enumerate(self._shape.layers)
         ]
 
     def _layer(
-        self, rows: int, values: dict[str, Tensor], gradients: dict[str, Tensor], name: str, before: int, after: int
+        self, rows: int, values: dict[str, Tensor], gradients: dict[str, Tensor], name: str, delta: Tensor
     ) -> _Layer:
-        weight, bias = values[f"{name}.weight"], values[f"{name}.bias"]
-        results = [weight.new_empty(len(weight), rows, after) for _ in range(4)]
-        # The rectifier works in place: its derivative follows from its result.
-        in_place = self._shape.activation == "relu"
+        weight, gradient = values[f"{name}.weight"], gradients[f"{name}.weight"]
+        members, after, _ = weight.shape
+        activation = self._shape.activation
+        z = weight.new_empty(members, rows, after)
+        a = z if activation in ("relu", "tanh") else torch.empty_like(z)
         return _Layer(
             weight=weight,
             weight_transposed=weight.transpose(1, 2),
-            bias=bias.unsqueeze(1),
-            weight_gradient=gradients[f"{name}.weight"],
+            bias=values[f"{name}.bias"].unsqueeze(1),
+            weight_gradient=gradient,
             bias_gradient=gradients[f"{name}.bias"],
-            scratch=weight.new_empty(len(weight), after, before),
-            before=results[0],
-            after=results[0] if in_place else results[1],
-            passed=results[2],
-            mask=torch.empty_like(results[0], dtype=torch.float32),
-            bits=torch.empty_like(results[0], dtype=torch.int32),
-            delta=results[3],
+            scratch=gradient if members == 1 else torch.empty_like(weight, memory_format=torch.contiguous_format),
+            before=z,
+            after=a,
+            # Where dropout lets something through, the rectifier's result has kept its sign; only tanh needs it whole.
+            passed=torch.empty_like(a) if activation == "tanh" else a,
+            mask=torch.empty_like(z, dtype=torch.float32),
+            delta=delta,
         )

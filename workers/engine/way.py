@@ -51,12 +51,14 @@ class Stacked:
         self._thresholds: Tensor | None = None
         self._scale_bits: Tensor | None = None
         self._steps = torch.empty(0)
+        self._row_weights: dict[tuple[int, ...], Tensor] = {}
 
     def bind(self, members: Sequence[Slot]) -> None:
         n, weights = len(members), self._rows.weights
         device = weights.device
         self._program.bind(weights[:n], self._rows.gradient[:n])
         self._steps = torch.arange(members[0].batches.bucket, device=device)
+        self._row_weights = {}
         smoothing = [member.settings.label_smoothing for member in members]
         self._smoothing = weights.new_tensor(smoothing).view(n, 1, 1) if any(smoothing) else None
         layers = max(len(member.dropouts) for member in members)
@@ -110,8 +112,10 @@ class Stacked:
 
     def _batch(self, members: Sequence[Slot]) -> StackedBatch:
         places = torch.stack([member.batches.places(member.position) for member in members])
-        counts = self._rows.weights.new_tensor([member.batches.count(member.position) for member in members])
-        row_weights = (self._steps < counts.unsqueeze(1)) / counts.unsqueeze(1)
+        counts = tuple([member.batches.count(member.position) for member in members])
+        if counts not in self._row_weights:
+            rows = self._rows.weights.new_tensor(counts).unsqueeze(1)
+            self._row_weights[counts] = (self._steps < rows) / rows
         noise = None
         if self._thresholds is not None and self._scale_bits is not None:
             layers = len(self._thresholds)
@@ -119,7 +123,7 @@ class Stacked:
             keys = [member.noise_keys if member.dropouts else _NO_KEYS.expand(layers) for member in members]
             stacked = torch.stack(keys, 1).view(layers, -1, 1, 1).to(self._thresholds.device)
             noise = Noise(stacked, self._thresholds, self._scale_bits)
-        return StackedBatch(places, row_weights, self._smoothing, noise)
+        return StackedBatch(places, self._row_weights[counts], self._smoothing, noise)
 
 
 _ONE_BITS = int(torch.ones(()).view(torch.int32))

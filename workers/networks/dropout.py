@@ -123,9 +123,17 @@ def mask(
 ) -> Tensor:
     """What `Dropout` multiplies with, for m layers at once: 0 or the scale. Written to `out`, which is returned."""
     bits = out.view(torch.int32)
+    first, second, shift, positive, sign = _constants(out.device)
     torch.bitwise_xor(words, keys, out=bits)
-    bits.mul_(_M1)
-    torch.bitwise_right_shift(bits, 15, out=scratch)
-    bits.bitwise_xor_(scratch).mul_(_M2_SIGNED).bitwise_and_(_POSITIVE)
-    torch.sub(thresholds, bits, out=bits).bitwise_right_shift_(31).bitwise_and_(scale_bits)
+    bits.mul_(first)
+    torch.bitwise_right_shift(bits, shift, out=scratch)
+    bits.bitwise_xor_(scratch).mul_(second).bitwise_and_(positive)
+    torch.sub(thresholds, bits, out=bits).bitwise_right_shift_(sign).bitwise_and_(scale_bits)
     return out
+
+
+@lru_cache(maxsize=8)
+def _constants(device: torch.device) -> tuple[Tensor, ...]:
+    """Multipliers, shifts and the mask as tensors: a Python number would become one at every call."""
+    numbers = (_M1, _M2_SIGNED, 15, _POSITIVE, 31)
+    return tuple(torch.tensor(number, dtype=torch.int32, device=device) for number in numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from foretune.errors import ForetuneError
 from foretune.ids import new_id
 from foretune.json_types import JsonObject
 from service.bus.names import CALLS, event_channel, reply_key
+from service.bus.one_way import OneWay
 
 _REPLY_KEPT_S = 60
 _CALLS_KEPT = 10_000
@@ -24,6 +26,7 @@ class Bus:
 
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(redis_url, socket_connect_timeout=_CONNECT_S, health_check_interval=30)
+        self._one_way = OneWay(self._redis)
         self._redis_async = redis.asyncio.Redis.from_url(redis_url, socket_connect_timeout=_CONNECT_S)
         self.redis_url = redis_url
 
@@ -32,13 +35,16 @@ class Bus:
 
     def publish(self, channel_id: str) -> None:
         """Wakes whoever waits for news of this experiment or dataset."""
-        self._redis.publish(event_channel(channel_id), b"")
+        self._one_way.send("PUBLISH", event_channel(channel_id), b"")
 
     async def call(self, kind: str, payload: JsonObject, timeout_s: float) -> JsonObject | None:
         """Asks a desk worker and waits; None when no answer comes in time or Redis is away."""
         call_id, message = _message(kind, payload, timeout_s)
         try:
-            await self._redis_async.rpush(CALLS, message)
+            if self._one_way.ready:
+                self._one_way.send("RPUSH", CALLS, message)
+            else:
+                await asyncio.to_thread(self._one_way.send, "RPUSH", CALLS, message)
             reply = await self._redis_async.blpop([reply_key(call_id)], timeout=max(timeout_s, 0.01))
         except (redis.RedisError, OSError):
             return None
@@ -48,7 +54,7 @@ class Bus:
         """`call` for code that runs in a thread."""
         call_id, message = _message(kind, payload, timeout_s)
         try:
-            self._redis.rpush(CALLS, message)
+            self._one_way.send("RPUSH", CALLS, message)
             reply = self._redis.blpop([reply_key(call_id)], timeout=max(timeout_s, 0.01))
         except (redis.RedisError, OSError):
             return None
@@ -57,7 +63,7 @@ class Bus:
     def notify(self, kind: str, payload: JsonObject) -> None:
         """A call that nobody waits for."""
         _, message = _message(kind, payload, 30.0)
-        self._redis.rpush(CALLS, message)
+        self._one_way.send("RPUSH", CALLS, message)
 
     def calls_waiting(self) -> int:
         return int(self._redis.llen(CALLS))
@@ -80,10 +86,8 @@ class Bus:
             reply = {"error": error.message, "code": error.code}
         if reply is not None:
             key = reply_key(message["id"])
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.rpush(key, orjson.dumps(reply))
-            pipeline.expire(key, _REPLY_KEPT_S)
-            pipeline.execute()
+            self._one_way.send("RPUSH", key, orjson.dumps(reply))
+            self._one_way.send("EXPIRE", key, _REPLY_KEPT_S)
         return True
 
     def queue_lengths(self, queues: tuple[str, ...]) -> dict[str, int]:
@@ -94,6 +98,7 @@ class Bus:
         return dict(zip(queues, map(int, pipeline.execute()), strict=True))
 
     async def close(self) -> None:
+        self._one_way.close()
         self._redis.close()
         await self._redis_async.aclose()
 

@@ -18,7 +18,8 @@ TASK_QUEUES: dict[str, str] = {
 TaskName = Literal["train.shift", "datasets.parse", "upkeep.sweep"]
 
 CALLS = "foretune:calls"
-EVENT_CHANNELS = "foretune:events:*"
+NO_EVENTS = "foretune:events:"
+"""The channel of no experiment."""
 
 
 def reply_key(call_id: str) -> str:

@@ -48,6 +48,8 @@ def celery_app() -> Celery:
             "socket_keepalive": True,
             "retry_on_timeout": True,
             "socket_connect_timeout": 2,
+            # A server that hangs must not hang whoever rings.
+            "socket_timeout": 3,
             "max_retries": 1,
             "interval_start": 0,
             "interval_step": 0.1,

@@ -1,5 +1,6 @@
 """What proposes: pure functions over values. No I/O, no service, no torch."""
 
+from metalearner.foresight import Foreseen, foresee
 from metalearner.histories import Task, TaskHistory, similarity
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
@@ -25,6 +26,7 @@ __all__ = [
     "Confidence",
     "Effort",
     "Evidence",
+    "Foreseen",
     "Memory",
     "Observation",
     "PortfolioItem",
@@ -38,6 +40,7 @@ __all__ = [
     "Task",
     "TaskHistory",
     "build_portfolio",
+    "foresee",
     "propose",
     "recommend",
     "similarity",

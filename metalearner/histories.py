@@ -140,8 +140,7 @@ class Source:
     rows: Array  # (m, D)
     features: Array  # (m, P)
     scores: Array  # (m,), less is better
-    losses: Array  # (n,), ascending, infinite for diverged trials
-    all_scores: Array  # (n,), of `losses`
+    losses: Array  # (m,), infinite for diverged trials
 
 
 def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Configuration | None) -> Source | None:
@@ -157,10 +156,7 @@ def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Co
     scores = normal_scores(losses)
     if np.ptp(scores[usable]) <= 0.0:
         return None
-    order = np.argsort(losses, kind="stable")
-    return Source(
-        history, weight * coverage, weight, rows, encoding.features(rows), scores[usable], losses[order], scores[order]
-    )
+    return Source(history, weight * coverage, weight, rows, encoding.features(rows), scores[usable], losses[usable])
 
 
 def normal_scores(losses: Array) -> Array:

@@ -37,6 +37,14 @@ class Scale:
         below = self.scores[0] + (losses - self.losses[0]) * self.slope
         return np.where(losses < self.losses[0], below, inside)
 
+    def values(self, scores: Array) -> Array:
+        """`loss` of each score, any shape -> the same shape."""
+        inside = np.interp(scores, self.scores, self.losses)
+        if not self.slope:
+            return np.asarray(inside)
+        below = self.losses[0] + (scores - self.scores[0]) / self.slope
+        return np.where(scores < self.scores[0], below, inside)
+
     def loss(self, score: float) -> float:
         """The loss at a score; beyond the worst seen it is the worst seen."""
         if score < self.scores[0]:

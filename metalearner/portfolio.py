@@ -125,7 +125,7 @@ def _candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) -
 
 def _process(one: Source, groups: Index, *, fitted: bool) -> gp.Posterior:
     """The history's own surrogate of its normal scores."""
-    chosen = _chosen(one.scores)
+    chosen = chosen_trials(one.scores)
     features, scores = one.features[chosen], one.scores[chosen]
     if fitted and len(chosen) >= 8:
         kernel = gp.fit(features, scores, groups, gp.Prior(noise_mean=-3.0, mean_variance=0.1), _ITERATIONS)
@@ -135,7 +135,7 @@ def _process(one: Source, groups: Index, *, fitted: bool) -> gp.Posterior:
     return gp.condition(kernel, groups, features, scores)
 
 
-def _chosen(scores: Array) -> Index:
+def chosen_trials(scores: Array) -> Index:
     """Of many trials the best third, and others evenly spread over the ranks."""
     if len(scores) <= _POINTS:
         return np.arange(len(scores))

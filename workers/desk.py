@@ -15,7 +15,7 @@ from metalearner import Effort
 from workers.priors import described
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
-from workers.recommending import recommend_for_experiment
+from workers.recommending import TaskRecommendations, recommend_for_experiment
 
 _log = structlog.get_logger(__name__)
 _WAIT_S = 1.0
@@ -29,6 +29,7 @@ class Desk:
     def __init__(self, process: WorkerProcess) -> None:
         self._process = process
         self._proposals = Proposals(process.database)
+        self._task_recommendations = TaskRecommendations(process.database)
         self._asked_at: defaultdict[str, float] = defaultdict(lambda: -1e9)
 
     def start(self) -> None:
@@ -56,6 +57,8 @@ class Desk:
             return None
         if kind == "recommend":
             return recommend_for_experiment(self._proposals, experiment_id, payload)
+        if kind == "recommend_task":
+            return self._task_recommendations.recommend(payload)
         if kind == "priors":
             problem, priors = self._proposals.priors(experiment_id)
             return {"considered": len(priors.histories), "histories": described(problem, priors)}

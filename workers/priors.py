@@ -11,7 +11,7 @@ import orjson
 
 from foretune.json_types import JsonObject, JsonValue
 from foretune.spaces import Space
-from metalearner import Problem, Task, TaskHistory, build_portfolio, similarity
+from metalearner import PortfolioItem, Problem, Task, TaskHistory, build_portfolio, similarity
 from metalearner.portfolio import judge
 from service.db.histories import StoredHistory
 from service.db.session import Database
@@ -55,7 +55,14 @@ def priors_of(database: Database, experiment: StoredExperiment) -> Priors:
 def weighed(task: Task, stored: Sequence[StoredHistory], least: float = 0.0) -> Priors:
     """The histories with their likeness to the task, but at least `least`."""
     found = [task_history(one) for one in stored]
-    weights = [max(least, similarity(task, one.task)) for one in found]
+    # A task without a metric is one to which every metric speaks.
+    weights = [
+        max(
+            least,
+            similarity(task if task.metric else replace(task, metric=one.task.metric, goal=one.task.goal), one.task),
+        )
+        for one in found
+    ]
     return Priors(tuple(found), tuple(weights), {one.reference: one.name for one in stored})
 
 
@@ -84,6 +91,11 @@ def described(problem: Problem, priors: Priors) -> list[JsonValue]:
         }
         for one in (judged.sources if judged else [])
     ]
+
+
+def evidence_json(item: PortfolioItem) -> list[JsonValue]:
+    """What speaks for a setting, as `foretune.wire.recommendations.Evidence`."""
+    return [{"experiment": one.history, "similarity": one.similarity, "best": one.best} for one in item.evidence]
 
 
 def task_history(stored: StoredHistory) -> TaskHistory:

@@ -25,7 +25,7 @@ from service.db.session import Database
 from service.usecases import proposals as usecase
 from service.usecases.proposals import StoredExperiment, StoredTrial
 from service.usecases.trials import Proposed
-from workers.priors import Priors, priors_of, with_portfolio
+from workers.priors import Priors, evidence_json, priors_of, with_portfolio
 
 _KEPT_EXPERIMENTS = 64
 _OUTSTANDING_S = 30.0
@@ -219,8 +219,5 @@ def _proposed(proposal: Proposal, index: int, known: _Known, pending: int) -> Pr
         replay["histories"] = known.priors.seen
     if proposal.item is not None:
         replay["predicted_rank"] = proposal.item.predicted_rank
-        replay["evidence"] = [
-            {"experiment": one.history, "similarity": one.similarity, "best": one.best}
-            for one in proposal.item.evidence
-        ]
+        replay["evidence"] = evidence_json(proposal.item)
     return Proposed(proposal.configuration, proposal.origin.value, predicted, replay)

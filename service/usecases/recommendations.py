@@ -7,20 +7,29 @@ An experiment is answered by a desk worker, called with kind `recommend`:
                "items": [{"configuration": {…}, "origin": "…", "predicted": {"median", "low", "high"} | null,
                           "trial": id | null}]}
 
-and, when none answers within a second, by the best trials seen so far. A task without histories gets the expert's
-first choice for its network, and after that points spread evenly over its space.
+and, when none answers within a second, by the best trials seen so far. A task on which nothing has run is answered by a
+desk worker from the project's histories, called with kind `recommend_task`:
+
+    payload   {"project": id, "space": […], "metric": name | null, "goal": "…", "dataset": id | null,
+               "network": name | null, "features": {…}, "defaults": {…} | null, "max_epochs": number, "count": number}
+    answer    {"confidence": "none|low|high",
+               "items": [{"configuration": {…}, "predicted": {"median", "low", "high"} | null, "evidence": […]}]}
+
+Without histories, or when none answers in time, it gets the expert's first choice for its network, and after that
+points spread evenly over its space.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NoReturn, cast
 
 from foretune.errors import FieldError, InvalidExperiment, InvalidRequest, NotFound
 from foretune.ids import new_id
 from foretune.json_types import JsonObject, JsonValue
+from foretune.metrics import Goal
 from foretune.quasirandom import r_sequence
 from foretune.schedules import LearningRateSchedule, ScheduleShape
 from foretune.spaces import Configuration, Space
@@ -30,15 +39,19 @@ from foretune.wire.experiments import ExperimentRequest, LrSchedule, Mode
 from foretune.wire.recommendations import RecommendationRequest, Recommendations
 from foretune.wire.trials import Prediction
 from service.bus import Bus
+from service.db import datasets as dataset_rows
+from service.db import histories as history_rows
 from service.db import recommendations as recommendation_rows
 from service.db.experiments import StoredExperiment
 from service.db.session import Database, Transaction
 from service.db.trials import StoredTrial
-from service.usecases import datasets, experiments, networks, submissions
+from service.usecases import datasets, experiments, histories, networks, submissions
 
 Confidence = Literal["none", "low", "high"]
 
 _DESK_S = 1.0
+_TASK_S = 3.0
+"""A thousand histories take a desk worker about two seconds."""
 _TRIES_A_POINT = 20
 """How many points of a small space may repeat before it counts as exhausted."""
 
@@ -52,6 +65,11 @@ class _Task:
     fixed: JsonObject = field(default_factory=dict)
     tunables: Tunables | None = None
     """The network's; None when only a space is known."""
+    metric: str | None = None
+    goal: Goal = Goal.MINIMIZE
+    dataset_id: str | None = None
+    network: str | None = None
+    features: dict[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,14 +96,37 @@ async def for_experiment(database: Database, bus: Bus, project: str, experiment_
     return _answer(_first_choices(known.task, count), "none", known.model)
 
 
-async def for_task(database: Database, bus: Bus, project: str, request: RecommendationRequest) -> Recommendations:  # noqa: ARG001
+async def for_task(database: Database, bus: Bus, project: str, request: RecommendationRequest) -> Recommendations:
     """Up to `request.count` settings for a task on which nothing has run yet.
 
     Raises InvalidExperiment for a dataset or network that does not exist or that do not fit together, Conflict while
     the dataset is still being read.
     """
-    task, model = await asyncio.to_thread(_task_and_model, database, project, request)
-    return _answer(_first_choices(task, request.count), "none", model)
+    task = await asyncio.to_thread(_read_task, database, project, request)
+    answer = await bus.call("recommend_task", _question(project, task, request.count), _TASK_S)
+    model = await asyncio.to_thread(_read_model, database, project)
+    items = answer.get("items") if answer is not None else None
+    if answer is None or not isinstance(items, list) or not items:
+        return _answer(_first_choices(task, request.count), "none", model)
+    objects = [item for item in items if isinstance(item, dict)]
+    found = [_of_histories(task, rank, item) for rank, item in enumerate(objects, start=1)]
+    return _answer(found, _confidence(answer.get("confidence")), model)
+
+
+def _question(project: str, task: _Task, count: int) -> JsonObject:
+    default = task.tunables.default_configuration(task.space) if task.tunables is not None else None
+    return {
+        "project": project,
+        "space": task.space.to_json(),
+        "metric": task.metric,
+        "goal": task.goal.value,
+        "dataset": task.dataset_id,
+        "network": task.network,
+        "features": dict(task.features),
+        "defaults": default,
+        "max_epochs": task.max_epochs,
+        "count": count,
+    }
 
 
 def _known(database: Database, project: str, experiment_id: str, count: int) -> _Known:
@@ -101,23 +142,38 @@ def _known(database: Database, project: str, experiment_id: str, count: int) -> 
 
 def _model(tx: Transaction, project: str) -> wire.ModelVersion:
     """Version 0: no model has been fitted on the histories yet."""
-    count, trials = recommendation_rows.histories(tx, project)
+    count, trials = history_rows.count(tx, project)
     return wire.ModelVersion(version=0, experiments=count, trials=trials)
 
 
 def _of_desk(known: _Known, rank: int, item: JsonObject) -> wire.Recommendation:
-    configuration, predicted, trial = item.get("configuration"), item.get("predicted"), item.get("trial")
-    prediction = None
-    if isinstance(predicted, dict):
-        prediction = Prediction.model_validate({**predicted, "metric": known.experiment.metric_name})
+    configuration, trial = item.get("configuration"), item.get("trial")
     return _recommendation(
         known.task,
         rank,
         configuration if isinstance(configuration, dict) else {},
         str(item.get("origin")),
-        predicted=prediction,
+        predicted=_prediction(item, known.experiment.metric_name),
         trial=trial if isinstance(trial, str) else None,
     )
+
+
+def _of_histories(task: _Task, rank: int, item: JsonObject) -> wire.Recommendation:
+    configuration, evidence = item.get("configuration"), item.get("evidence")
+    made = _recommendation(
+        task,
+        rank,
+        configuration if isinstance(configuration, dict) else {},
+        "portfolio",
+        predicted=_prediction(item, task.metric or ""),
+    )
+    known = [wire.Evidence.model_validate(one) for one in evidence] if isinstance(evidence, list) else []
+    return made.model_copy(update={"evidence": known})
+
+
+def _prediction(item: JsonObject, metric: str) -> Prediction | None:
+    predicted = item.get("predicted")
+    return Prediction.model_validate({**predicted, "metric": metric}) if isinstance(predicted, dict) else None
 
 
 def _best_seen(rank: int, trial: StoredTrial) -> wire.Recommendation:
@@ -130,18 +186,31 @@ def _best_seen(rank: int, trial: StoredTrial) -> wire.Recommendation:
     )
 
 
-def _task_and_model(
-    database: Database, project: str, request: RecommendationRequest
-) -> tuple[_Task, wire.ModelVersion]:
+def _read_model(database: Database, project: str) -> wire.ModelVersion:
     with database.transaction() as tx:
-        return _task(tx, project, request), _model(tx, project)
+        return _model(tx, project)
+
+
+def _read_task(database: Database, project: str, request: RecommendationRequest) -> _Task:
+    with database.transaction() as tx:
+        task = _task(tx, project, request)
+        if request.dataset is None:
+            return replace(task, features=dict(request.features or {}))
+        stored = dataset_rows.find(tx, project, request.dataset)
+        if stored is None:
+            return task
+        return replace(task, dataset_id=stored.id, features=histories.dataset_features(stored))
 
 
 def _task(tx: Transaction, project: str, request: RecommendationRequest) -> _Task:
+    """The task without what describes its data."""
+    metric = request.metric.name if request.metric else None
+    goal = request.metric.goal if request.metric else Goal.MINIMIZE
     if request.network is None:
         if request.dataset is not None:
             _checked_dataset(tx, project, request.dataset)
-        return _Task(Space(tuple(request.space or ())), request.max_epochs)
+        return _Task(Space(tuple(request.space or ())), request.max_epochs, metric=metric, goal=goal)
+    tunables = _tunables(tx, request.network)
     if request.dataset is not None:
         # Exactly what a submission of this task would search, refused with the same words.
         managed = ExperimentRequest(
@@ -152,15 +221,21 @@ def _task(tx: Transaction, project: str, request: RecommendationRequest) -> _Tas
             metric=request.metric,
         )
         row = submissions.build(tx, project, managed)
-        return _Task(Space.from_json(row["space"]), request.max_epochs, tunables=_tunables(tx, request.network))
-    tunables = _tunables(tx, request.network)
-    space = Space(tuple(request.space or networks.get(tx, request.network).space))
+        space, metric, goal = Space.from_json(row["space"]), str(row["metric_name"]), Goal(str(row["goal"]))
+    else:
+        space = _checked_space(tx, tunables, request)
+    return _Task(space, request.max_epochs, tunables=tunables, metric=metric, goal=goal, network=request.network)
+
+
+def _checked_space(tx: Transaction, tunables: Tunables, request: RecommendationRequest) -> Space:
+    """What of a network is searched where there is no data set to ask."""
+    space = Space(tuple(request.space or networks.get(tx, str(request.network)).space))
     try:
         tunables.check_space(space, {})
     except InvalidRequest as error:
         faults = [FieldError(("body", "space", *fault.loc), fault.msg) for fault in error.errors]
         raise InvalidExperiment(error.message, errors=faults) from None
-    return _Task(space, request.max_epochs, tunables=tunables)
+    return space
 
 
 def _tunables(tx: Transaction, network: str) -> Tunables:

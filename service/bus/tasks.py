@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 from service.bus.names import QUEUE_TRAIN, TASK_QUEUES, TaskName
 from service.settings import settings
+
+
+_QUIET_S = 2.0
+
+
+@dataclass
+class _Broker:
+    """What this process last found out about the broker."""
+
+    away_until: float = 0.0
+    """In the time of `time.monotonic`."""
+
+
+_broker = _Broker()
 
 
 def broker_url(redis_url: str) -> str:
@@ -46,10 +63,10 @@ def celery_app() -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "socket_keepalive": True,
-            "retry_on_timeout": True,
+            "retry_on_timeout": False,
             "socket_connect_timeout": 2,
             # A server that hangs must not hang whoever rings.
-            "socket_timeout": 3,
+            "socket_timeout": 2,
             "max_retries": 1,
             "interval_start": 0,
             "interval_step": 0.1,
@@ -69,5 +86,14 @@ def celery_app() -> Celery:
 
 
 def send(name: TaskName, *ids: str) -> None:
-    """Rings a worker. Raises what kombu raises when the broker is away; callers ring after the commit."""
-    celery_app().send_task(name, args=ids, retry=False)
+    """Rings a worker. Raises what kombu raises when the broker is away; callers ring after the commit.
+
+    For a moment after a failure it raises at once: whoever rings must not wait for a broker that hangs, ring by ring.
+    """
+    if time.monotonic() < _broker.away_until:
+        raise OperationalError("the broker was away a moment ago")
+    try:
+        celery_app().send_task(name, args=ids, retry=False)
+    except OperationalError:
+        _broker.away_until = time.monotonic() + _QUIET_S
+        raise

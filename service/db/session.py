@@ -11,6 +11,7 @@ import psycopg
 import structlog
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from foretune.errors import IdempotencyConflict, Unavailable
 
@@ -127,6 +128,8 @@ class Database:
             if error.diag.constraint_name == "pk_idempotency_keys":
                 raise IdempotencyConflict("another call with this Idempotency-Key was answered first") from error
             raise
+        except PoolTimeout as error:
+            raise Unavailable("all database connections are taken; nothing was written", code="database_busy") from error
         except (DBAPIError, psycopg.OperationalError) as error:
             if not isinstance(error, DBAPIError) or isinstance(error, OperationalError) or error.connection_invalidated:
                 self.engine.dispose(close=False)

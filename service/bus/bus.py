@@ -19,6 +19,8 @@ from service.bus.one_way import OneWay
 _REPLY_KEPT_S = 60
 _CALLS_KEPT = 10_000
 _CONNECT_S = 2.0
+_GRACE_S = 1.0
+"""How much longer than it was asked to a call waits for a Redis that does not even say that time is up."""
 
 
 class Bus:
@@ -27,7 +29,10 @@ class Bus:
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(redis_url, socket_connect_timeout=_CONNECT_S, health_check_interval=30)
         self._one_way = OneWay(self._redis)
-        self._redis_async = redis.asyncio.Redis.from_url(redis_url, socket_connect_timeout=_CONNECT_S)
+        # How long to wait is each call's own affair: redis-py would give up after five seconds.
+        self._redis_async = redis.asyncio.Redis.from_url(
+            redis_url, socket_connect_timeout=_CONNECT_S, socket_timeout=None
+        )
         self.redis_url = redis_url
 
     def ping(self) -> None:
@@ -41,22 +46,13 @@ class Bus:
         """Asks a desk worker and waits; None when no answer comes in time or Redis is away."""
         call_id, message = _message(kind, payload, timeout_s)
         try:
-            if self._one_way.ready:
-                self._one_way.send("RPUSH", CALLS, message)
-            else:
-                await asyncio.to_thread(self._one_way.send, "RPUSH", CALLS, message)
-            reply = await self._redis_async.blpop([reply_key(call_id)], timeout=max(timeout_s, 0.01))
-        except (redis.RedisError, OSError):
-            return None
-        return _answer(reply)
-
-    def call_sync(self, kind: str, payload: JsonObject, timeout_s: float) -> JsonObject | None:
-        """`call` for code that runs in a thread."""
-        call_id, message = _message(kind, payload, timeout_s)
-        try:
-            self._one_way.send("RPUSH", CALLS, message)
-            reply = self._redis.blpop([reply_key(call_id)], timeout=max(timeout_s, 0.01))
-        except (redis.RedisError, OSError):
+            async with asyncio.timeout(timeout_s + _GRACE_S):
+                if self._one_way.ready:
+                    self._one_way.send("RPUSH", CALLS, message)
+                else:
+                    await asyncio.to_thread(self._one_way.send, "RPUSH", CALLS, message)
+                reply = await self._redis_async.blpop([reply_key(call_id)], timeout=max(timeout_s, 0.01))
+        except (redis.RedisError, OSError):  # A TimeoutError is an OSError.
             return None
         return _answer(reply)
 

@@ -13,7 +13,6 @@ from kombu.exceptions import OperationalError
 from service.bus.names import QUEUE_TRAIN, TASK_QUEUES, TaskName
 from service.settings import settings
 
-
 _QUIET_S = 2.0
 
 

@@ -37,7 +37,7 @@ _ITERATIONS = 15
 _CANDIDATES = 192
 _FROM_EACH = 20
 _JUDGES = 200
-"""The heaviest histories choose; the tail would add time and no weight."""
+"""So many of the histories most like the task are heard; the tail would add time and little weight."""
 _DRAWS = 16
 _SAME_DATA = 0.99
 _EVIDENCE = 3
@@ -77,13 +77,15 @@ def build(
 
 
 def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[float]) -> Judged | None:
-    """What the histories say about their own best settings and the expert's; None where none of them says anything."""
+    """What the histories most like the task say of their own best settings and the expert's; None where none does."""
     encoding = Encoding(problem.space)
-    found = [
-        seen
-        for history, weight in zip(histories, weights, strict=True)
-        if (seen := source(history, weight, encoding, problem.defaults)) is not None
-    ]
+    found: list[Source] = []
+    for weight, history in sorted(zip(weights, histories, strict=True), key=lambda pair: (-pair[0], pair[1].reference)):
+        if len(found) == _JUDGES:
+            break
+        seen = source(history, weight, encoding, problem.defaults)
+        if seen is not None:
+            found.append(seen)
     if not found:
         return None
     found.sort(key=lambda one: (-one.weight, one.history.reference))
@@ -111,7 +113,7 @@ def _candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) -
     """The best different settings of the heaviest histories, and the expert's: (C, D)."""
     rows: list[Array] = [] if problem.defaults is None else [encoding.encode(problem.defaults)]
     for rank in range(_FROM_EACH):
-        for one in found[:_JUDGES]:
+        for one in found:
             if len(rows) >= _CANDIDATES:
                 break
             order = np.argsort(one.scores, kind="stable")
@@ -148,10 +150,8 @@ def chosen_trials(scores: Array) -> Index:
 
 def select(judged: Judged, k: int) -> list[int]:
     """Which candidates make the list, in their order."""
-    judges = slice(0, _JUDGES)
-    weights = judged.weights[judges]
-    losses = judged.penalised[judges]  # (H, C)
-    unlike = 1.0 - np.array([one.weight for one in judged.sources[judges]])
+    weights, losses = judged.weights, judged.penalised  # (H,), (H, C)
+    unlike = 1.0 - np.array([one.weight for one in judged.sources])
     carried = 0.25 + 0.5 * np.clip(unlike, 0.0, 1.0)  # (H,)
     half = np.random.default_rng(0).standard_normal((_DRAWS // 2, *losses.shape))
     draws = losses + np.concatenate([half, -half]) * carried[:, None]  # (S, H, C)

@@ -1,151 +1,215 @@
-"""Calls, notes and wake-ups through a real server, also while it is away."""
+"""Calls, wake-ups and doorbells over a real Redis-protocol server: there, away, and hanging."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 import redis
+from kombu.exceptions import OperationalError
 
 from foretune.errors import NotFound
 from foretune.json_types import JsonObject
-from service.bus import Bus, EventWaker
-from service.bus.one_way import OneWay
+from service.bus import Bus, EventWaker, tasks
+from service.bus.names import QUEUE_TRAIN
+from service.bus.tasks import broker_url
 from service.embedded.servers import Servers
 
-
-def _echo(kind: str, payload: JsonObject) -> JsonObject | None:
-    if kind == "refused":
-        raise NotFound("no such thing")
-    return {"kind": kind, **payload}
+BOUND_S = 20.0
+"""Between what a call may take on a busy machine and the minute that a hang would."""
 
 
-@pytest.fixture
-def desk(servers: Servers, bus: Bus) -> Bus:
-    """The bus of another process."""
-    return Bus(servers.redis_url)
+@contextmanager
+def frozen(servers: Servers) -> Iterator[None]:
+    """The server accepts connections and answers nothing."""
+    pid = servers.pid("redis")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def stopped(servers: Servers) -> Iterator[None]:
+    servers.stop("redis")
+    try:
+        yield
+    finally:
+        servers.start("redis")
+
+
+@contextmanager
+def within(seconds: float = BOUND_S) -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < seconds, "it hung"
+
+
+@pytest.fixture(params=[frozen, stopped])
+def away(request: pytest.FixtureRequest, servers: Servers) -> Iterator[None]:
+    with request.param(servers):
+        yield
+
+
+def serve_one(bus: Bus, answers: list[tuple[str, JsonObject]]) -> threading.Thread:
+    """A desk that answers one call with what it was asked."""
+
+    def answer(kind: str, payload: JsonObject) -> JsonObject:
+        answers.append((kind, payload))
+        if kind == "fail":
+            raise NotFound("no such thing")
+        return {"kind": kind, **payload}
+
+    def serve() -> None:
+        # As the desk does: a connection that Redis closed meanwhile is opened again.
+        for _ in range(3):
+            with suppress(redis.RedisError):
+                bus.serve(answer, 10.0)
+                return
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
 
 
 class TestCalls:
-    def test_a_call_gets_its_own_answer(self, bus: Bus, desk: Bus, runner: asyncio.Runner) -> None:
-        # Given a desk that answers two calls, the second first
-        async def both() -> list[JsonObject | None]:
-            calls = asyncio.gather(bus.call("a", {"x": 1}, 10.0), bus.call("b", {"x": 2}, 10.0))
-            await asyncio.to_thread(lambda: [desk.serve(_echo, 10.0) for _ in range(2)])
-            return list(await calls)
+    def test_a_desk_answers(self, bus: Bus, runner: asyncio.Runner) -> None:
+        asked: list[tuple[str, JsonObject]] = []
+        desk = serve_one(bus, asked)
+        answer = runner.run(bus.call("propose", {"experiment": "exp_1", "count": 2}, 10.0))
+        desk.join()
+        assert answer == {"kind": "propose", "experiment": "exp_1", "count": 2}
+        assert asked == [("propose", {"experiment": "exp_1", "count": 2})]
 
-        # Then each caller hears what it asked for
-        assert runner.run(both()) == [{"kind": "a", "x": 1}, {"kind": "b", "x": 2}]
+    def test_a_refusal_is_no_answer(self, bus: Bus, runner: asyncio.Runner) -> None:
+        desk = serve_one(bus, [])
+        assert runner.run(bus.call("fail", {}, 10.0)) is None
+        desk.join()
 
-    def test_an_error_and_a_silence_are_no_answers(self, bus: Bus, desk: Bus, runner: asyncio.Runner) -> None:
-        async def refused() -> JsonObject | None:
-            call = asyncio.ensure_future(bus.call("refused", {}, 10.0))
-            await asyncio.to_thread(desk.serve, _echo, 10.0)
-            return await call
+    def test_without_a_desk_there_is_none(self, bus: Bus, runner: asyncio.Runner) -> None:
+        assert runner.run(bus.call("propose", {}, 0.05)) is None
+        assert bus.calls_waiting() == 1
 
-        assert runner.run(refused()) is None
-        assert runner.run(bus.call("nobody-answers", {}, 0.05)) is None
+    def test_a_call_that_came_too_late_is_not_answered(
+        self, bus: Bus, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Given a desk that was away for a while, it spends nothing on those who have gone."""
+        runner.run(bus.call("propose", {}, 0.01))
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 60)
+        asked: list[tuple[str, JsonObject]] = []
+        serve_one(bus, asked).join()
+        assert asked == []
+        assert bus.calls_waiting() == 0
 
-    def test_a_call_from_a_thread(self, bus: Bus, desk: Bus) -> None:
-        server = threading.Thread(target=desk.serve, args=(_echo, 10.0))
-        server.start()
-        assert bus.call_sync("a", {}, 10.0) == {"kind": "a"}
-        server.join()
+    def test_callers_may_wait_for_longer_than_a_connection_is_silent(self, bus: Bus, runner: asyncio.Runner) -> None:
+        """Given an answer that takes seven seconds, whoever waits ten gets it."""
+        late = threading.Timer(7.0, lambda: serve_one(bus, []).join())
+        late.start()
+        answer = runner.run(bus.call("propose", {"n": 1}, 30.0))
+        late.join()
+        assert answer == {"kind": "propose", "n": 1}
 
-    def test_what_nobody_waits_for_is_done_all_the_same(self, bus: Bus, desk: Bus) -> None:
+    def test_nobody_hangs_with_redis(self, bus: Bus, runner: asyncio.Runner, away: None) -> None:
+        with within():
+            assert runner.run(bus.call("propose", {}, 0.2)) is None
+
+    def test_it_works_again_when_redis_is_back(self, bus: Bus, runner: asyncio.Runner, servers: Servers) -> None:
+        bus.ping()
+        with stopped(servers):
+            assert runner.run(bus.call("propose", {}, 0.2)) is None
+        deadline = time.monotonic() + BOUND_S
+        answer = None
+        while answer is None and time.monotonic() < deadline:
+            desk = serve_one(bus, [])
+            answer = runner.run(bus.call("propose", {"n": 1}, 2.0))
+            desk.join()
+        assert answer == {"kind": "propose", "n": 1}
+
+    def test_notes_reach_the_desk(self, bus: Bus) -> None:
         bus.notify("stopping", {"experiment": "exp_1"})
-        heard: list[tuple[str, JsonObject]] = []
-        assert desk.serve(lambda kind, payload: heard.append((kind, payload)), 10.0)
-        assert heard == [("stopping", {"experiment": "exp_1"})]
-        assert not desk.serve(_echo, 0.01)
+        asked: list[tuple[str, JsonObject]] = []
+        serve_one(bus, asked).join()
+        assert asked == [("stopping", {"experiment": "exp_1"})]
 
 
-class TestWakeUps:
-    def test_news_of_the_experiment_waited_for(self, bus: Bus, servers: Servers, runner: asyncio.Runner) -> None:
-        async def woken() -> tuple[bool, bool]:
-            waker = EventWaker(servers.redis_url)
+class TestWaking:
+    def test_whoever_waits_is_woken_and_nobody_else(self, bus: Bus, runner: asyncio.Runner) -> None:
+        async def wait() -> tuple[bool, bool]:
+            waker = EventWaker(bus.redis_url)
             await waker.start()
-            with waker.listen_for("exp_1") as one, waker.listen_for("exp_2") as other:
-                # The subscription itself wakes once.
-                assert await one.wait(10.0)
-                assert await other.wait(10.0)
+            with waker.listen_for("exp_1") as mine, waker.listen_for("exp_2") as other:
+                # A subscription's confirmation wakes too.
+                await mine.wait(BOUND_S)
+                await other.wait(BOUND_S)
                 bus.publish("exp_1")
-                heard = await one.wait(10.0), await other.wait(0.2)
+                woken = await mine.wait(BOUND_S), await other.wait(0.1)
             await waker.stop()
-            return heard
+            return woken
 
-        assert runner.run(woken()) == (True, False)
+        assert runner.run(wait()) == (True, False)
 
-    def test_after_the_last_listener_left_the_next_one_hears(
-        self, bus: Bus, servers: Servers, runner: asyncio.Runner
-    ) -> None:
-        async def woken() -> bool:
-            waker = EventWaker(servers.redis_url)
-            await waker.start()
-            for pause_s in (0.0, 0.01, 0.1):
-                with waker.listen_for("exp_1") as wake:
-                    await wake.wait(0.1)
-                await asyncio.sleep(pause_s)
-            with waker.listen_for("exp_1") as wake:
-                # Until the subscription stands, which wakes too unless it stood before.
-                await wake.wait(0.5)
-                bus.publish("exp_1")
-                heard = await wake.wait(10.0)
-            await waker.stop()
-            return heard
-
-        assert runner.run(woken())
-
-    def test_stopping_wakes_whoever_waits(self, servers: Servers, runner: asyncio.Runner) -> None:
-        async def woken() -> bool:
-            waker = EventWaker(servers.redis_url)
+    def test_it_listens_again_after_redis_was_away(self, bus: Bus, runner: asyncio.Runner, servers: Servers) -> None:
+        async def wait() -> bool:
+            waker = EventWaker(bus.redis_url)
             await waker.start()
             with waker.listen_for("exp_1") as wake:
-                await wake.wait(10.0)
-                waiting = asyncio.ensure_future(wake.wait(10.0))
-                await asyncio.sleep(0)
-                await waker.stop()
-                return await waiting
+                await wake.wait(BOUND_S)
+                servers.stop("redis")
+                await asyncio.sleep(0.2)
+                servers.start("redis")
+                woken = False
+                for _ in range(100):
+                    await asyncio.sleep(0.1)
+                    while await wake.wait(0.0):
+                        pass
+                    try:
+                        bus.publish("exp_1")
+                    except redis.RedisError:
+                        continue
+                    if woken := await wake.wait(0.2):
+                        break
+            await waker.stop()
+            return woken
 
-        assert runner.run(woken())
+        assert runner.run(wait())
+
+    def test_publishing_hangs_nobody(self, bus: Bus, away: None) -> None:
+        with within():
+            for _ in range(50):
+                try:
+                    bus.publish("exp_1")
+                except (redis.RedisError, OSError):
+                    continue
 
 
-class TestWithoutRedis:
-    def test_a_call_is_given_up_at_once_and_works_again_later(
-        self, bus: Bus, servers: Servers, runner: asyncio.Runner
-    ) -> None:
-        # Given a connection that was in use
-        assert runner.run(bus.call("a", {}, 0.01)) is None
-        servers.stop("redis")
-        try:
-            # When the server is away, then there is no answer, long before the time is over
-            assert runner.run(asyncio.wait_for(bus.call("a", {}, 60.0), 30.0)) is None
-            with pytest.raises(redis.RedisError):
-                bus.notify("stopping", {})
-        finally:
-            servers.start("redis")
-        # Then it is found again without anyone's help
-        with redis.Redis.from_url(servers.redis_url) as connection:
-            connection.flushall()
-        heard: list[str] = []
-        while not heard:
-            try:
-                bus.notify("again", {})
-            except redis.RedisError:
-                continue
-            Bus(servers.redis_url).serve(lambda kind, _: heard.append(kind), 1.0)
-        assert heard == ["again"]
+class TestDoorbells:
+    def test_a_ring_lies_in_the_queue_of_its_task(self, bus: Bus) -> None:
+        tasks.send("train.shift", "exp_1")
+        assert bus.queue_lengths((QUEUE_TRAIN,)) == {QUEUE_TRAIN: 1}
 
-    def test_a_closed_connection_is_noticed_before_it_is_used(self, servers: Servers) -> None:
-        with redis.Redis.from_url(servers.redis_url) as client:
-            client.flushall()
-            one_way = OneWay(client)
-            one_way.send("RPUSH", "list", b"1")
-            client.client_kill_filter(_type="normal", skipme=True)
-            one_way.send("RPUSH", "list", b"2")
-            one_way.send("RPUSH", "list", b"3")
-            while client.llen("list") < 3:
-                pass
-            assert client.lrange("list", 0, -1) == [b"1", b"2", b"3"]
-            one_way.close()
+    def test_ringing_hangs_nobody(self, bus: Bus, away: None) -> None:
+        with within():
+            for _ in range(10):
+                with pytest.raises(OperationalError):
+                    tasks.send("train.shift", "exp_1")
+
+    @pytest.mark.parametrize(
+        ("redis_url", "broker"),
+        [
+            ("redis://localhost:6379/3", "redis://localhost:6379/3"),
+            ("rediss://:secret@host/0", "rediss://:secret@host/0"),
+            ("unix:///run/redis.sock?db=2", "redis+socket:///run/redis.sock?virtual_host=2"),
+            ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),
+        ],
+    )
+    def test_celery_gets_the_same_server(self, redis_url: str, broker: str) -> None:
+        assert broker_url(redis_url) == broker

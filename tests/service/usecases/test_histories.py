@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select
 
 from foretune.errors import InvalidHistory
@@ -34,6 +36,28 @@ LINE: JsonObject = {
         {"hyperparameters": {"lr": 0.2, "layers": 1}, "state": "FAILED"},
     ],
 }
+PLACES: list[tuple[str | int, ...]] = [
+    ("name",),
+    ("space",),
+    ("space", 0),
+    ("space", 0, "low"),
+    ("metric",),
+    ("max_epochs",),
+    ("features",),
+    ("features", "n"),
+    ("trials",),
+    ("trials", 0),
+    ("trials", 0, "curve"),
+    ("trials", 0, "value"),
+    ("trials", 0, "state"),
+    ("trials", 0, "hyperparameters"),
+    ("trials", 0, "hyperparameters", "lr"),
+    ("fixed",),
+    ("fixed", "x"),
+    ("dataset",),
+    ("network",),
+]
+"""Where a line may hold anything."""
 
 
 def known(world: World) -> list[StoredHistory]:
@@ -193,3 +217,30 @@ class TestImport:
             send(world.database, world.project, line)
         assert refused.value.code == code
         assert known(world) == []
+
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        place=st.sampled_from(PLACES),
+        value=st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.floats() | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            max_leaves=5,
+        ),
+    )
+    @example(place=("trials", 0, "value"), value=1e308)
+    @example(place=("fixed", "x"), value="\u0000")
+    def test_whatever_a_line_holds_it_is_kept_or_refused(
+        self, world: World, place: tuple[str | int, ...], value: object
+    ) -> None:
+        line = orjson.loads(orjson.dumps({**LINE, "fixed": {}}))
+        parent = line
+        for part in place[:-1]:
+            parent = parent[part]
+        parent[place[-1]] = value
+        written = orjson.dumps(line, default=str)
+        before = len(known(world))
+        try:
+            kept = send(world.database, world.project, written)
+        except InvalidHistory:
+            kept = False
+        assert len(known(world)) == before + kept

@@ -42,6 +42,7 @@ _UNKNOWN = 0.2
 _OTHER_NETWORK = 0.3
 _OTHER_METRIC = 0.7
 _STEEPNESS = 1.5
+_LARGEST_LOSS = 1e100
 _COUNTS = frozenset({"rows", "features", "classes", "parameters", "rows_per_feature", "max_epochs", "batch_size"})
 
 
@@ -170,7 +171,9 @@ def normal_scores(losses: Array) -> Array:
 def _losses(history: TaskHistory) -> Array:
     sign = -history.task.goal.sign
     values = [math.inf if value is None or not math.isfinite(value) else sign * value for value in history.values]
-    return np.array(values, dtype=np.float64)
+    losses = np.array(values, dtype=np.float64)
+    # Beyond it squares overflow, and nobody tells such losses apart.
+    return np.where(np.isfinite(losses), np.clip(losses, -_LARGEST_LOSS, _LARGEST_LOSS), losses)
 
 
 def _mapped(history: TaskHistory, space: Space) -> tuple[Array, Mask, float]:

@@ -72,6 +72,14 @@ def test_a_share_stays_a_share() -> None:
         assert 0.0 <= one.predicted.low <= one.predicted.median <= one.predicted.high <= 1.0
 
 
+def test_a_value_beyond_all_reason_leaves_finite_intervals() -> None:
+    poisoned = history(0, lambda c: -1e308 if float(str(c["learning_rate"])) > 0.3 else loss(c))
+    found, _ = foresee(PROBLEM, TASK, [poisoned], [1.0], 5)
+    for one in found:
+        assert one.predicted is not None
+        assert np.isfinite([one.predicted.low, one.predicted.median, one.predicted.high]).all()
+
+
 def test_other_metrics_and_a_single_other_task_tell_no_value() -> None:
     for task, weight in ((Task("other", Goal.MINIMIZE, "dst_1", "mlp"), 1.0), (replace(TASK, dataset="x"), 0.8)):
         found, confidence = foresee(PROBLEM, task, [history(0)], [weight], 2)

@@ -220,6 +220,7 @@ def _widened(stored: StoredExperiment, wider: Space) -> object:
     if faults:
         located = [FieldError(("body", "space", *fault.loc), fault.msg) for fault in faults]
         raise InvalidExperiment(faults[0].msg, errors=located)
+    submissions.check_schedule(wider, stored.fixed)
     return wider.to_json()
 
 

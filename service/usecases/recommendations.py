@@ -31,6 +31,7 @@ from foretune.ids import new_id
 from foretune.json_types import JsonObject, JsonValue
 from foretune.metrics import Goal
 from foretune.quasirandom import r_sequence
+from foretune.roles import guess_role
 from foretune.schedules import LearningRateSchedule, ScheduleShape
 from foretune.spaces import Configuration, Space
 from foretune.tunables import Tunables
@@ -299,7 +300,8 @@ def _recommendation(
 def _schedule(task: _Task, hyperparameters: JsonObject, shape: JsonValue) -> LrSchedule | None:
     if not isinstance(shape, dict):
         return None
-    peak: JsonValue = hyperparameters.get(task.space.with_role("learning_rate") or "learning_rate")
+    fixed_peak = next((name for name in task.fixed if guess_role(name) == "learning_rate"), None)
+    peak: JsonValue = hyperparameters.get(task.space.with_role("learning_rate") or fixed_peak or "learning_rate")
     if peak is None and task.tunables is not None:
         peak = task.tunables.defaults.get("learning_rate")
     factor = float(peak) if isinstance(peak, int | float) and peak > 0 else 1.0

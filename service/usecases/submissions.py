@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -10,9 +11,10 @@ from foretune.errors import FieldError, InvalidExperiment, InvalidRequest, NotFo
 from foretune.ids import new_id
 from foretune.json_types import JsonObject
 from foretune.metrics import Goal
-from foretune.parameters import Parameter
+from foretune.parameters import Categorical, Float, Int, Parameter
+from foretune.roles import guess_role
 from foretune.schedules import ScheduleShape
-from foretune.spaces import Space
+from foretune.spaces import AnyParameter, Space
 from foretune.states import ExperimentState
 from foretune.tunables import Tunables
 from foretune.wire import datasets as wire_datasets
@@ -87,6 +89,7 @@ def _external(request: ExperimentRequest) -> _Parts:
     if "budget" not in request.model_fields_set:
         _refuse("budget", 'an external experiment needs a budget, such as {"max_trials": 50}')
     space = _space(request.space)
+    check_schedule(space, request.fixed)
     return _Parts(_settled(space, request.fixed), request.fixed, request.metric.name, request.metric.goal)
 
 
@@ -111,12 +114,14 @@ def _managed(tx: Transaction, project: str, request: ExperimentRequest) -> _Part
         )
     space = _space(request.space) if request.space is not None else _default_space(network, dataset.task)
     _check_tunables(network, space, request.fixed)
+    check_schedule(space, request.fixed)
     names = network.metrics[dataset.task.value]
     name = request.metric.name if request.metric else names[0]
     if name not in names:
         _refuse("metric", f"network {network.name!r} reports {', '.join(names)} here, not {name!r}")
     goal = request.metric.goal if request.metric else usual_goal(name)
-    return _Parts(_settled(space, request.fixed), request.fixed, name, goal, dataset, network.name)
+    fixed = _with_peak(network, space, request.fixed)
+    return _Parts(_settled(space, fixed), fixed, name, goal, dataset, network.name)
 
 
 def usual_goal(metric: str) -> Goal:
@@ -182,6 +187,52 @@ def _settled(space: Space, fixed: JsonObject) -> Space:
     if set(space.by_name) <= set(fixed):
         _refuse("fixed", "every hyperparameter is fixed: leave at least one to search")
     return space.without(fixed, fixed)
+
+
+def _with_peak(network: wire_datasets.Network, space: Space, fixed: JsonObject) -> JsonObject:
+    """What is fixed, with the network's own learning rate where a schedule has no other peak: trials say what it is."""
+    scheduled = space.schedule is not None or "lr_schedule" in fixed
+    known = space.with_role("learning_rate") or any(guess_role(name) == "learning_rate" for name in fixed)
+    if not scheduled or known or "learning_rate" not in network.defaults:
+        return fixed
+    return {**fixed, "learning_rate": network.defaults["learning_rate"]}
+
+
+def check_schedule(space: Space, fixed: JsonObject) -> None:
+    """Raises InvalidExperiment or InvalidSchedule unless each trial gets a schedule that there is, if it gets any.
+
+    A schedule needs a peak: whatever has the role of the learning rate must be positive everywhere.
+    """
+    for name, value in fixed.items():
+        if name == "lr_schedule" and isinstance(value, dict):
+            ScheduleShape.from_json(value)
+        elif space.schedule is not None and name == space.schedule.name != "lr_schedule":
+            message = f"a fixed schedule is called lr_schedule, not {name}"
+            raise InvalidExperiment(message, errors=[FieldError(("body", "fixed", name), message)])
+    if space.schedule is None and "lr_schedule" not in fixed:
+        return
+    for name, value in fixed.items():
+        if guess_role(name) == "learning_rate" and not _is_positive(value):
+            message = f"{name} is the peak of the schedule: it must be a number greater than 0, not {value!r}"
+            raise InvalidExperiment(message, errors=[FieldError(("body", "fixed", name), message)])
+    for position, parameter in enumerate(space.parameters):
+        searched = parameter.name not in fixed and space.role_of(parameter.name) == "learning_rate"
+        if searched and not all(_is_positive(value) for value in _extremes(parameter)):
+            message = f"{parameter.name} is the peak of the schedule: it must be greater than 0 everywhere"
+            raise InvalidExperiment(message, errors=[FieldError(("body", "space", position), message)])
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _extremes(parameter: AnyParameter) -> Sequence[object]:
+    match parameter:
+        case Float() | Int():
+            return (parameter.low,)
+        case Categorical():
+            return parameter.choices
+    return (None,)
 
 
 def _known_priors(tx: Transaction, project: str, ids: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from foretune.errors import NotFound
 from foretune.events import EventType
 from foretune.ids import new_id
 from foretune.json_types import JsonObject
+from foretune.roles import guess_role
 from foretune.schedules import LearningRateSchedule, ScheduleShape
 from foretune.spaces import Configuration, Space
 from foretune.states import TrialState
@@ -171,8 +172,8 @@ def settle(
             hyperparameters[name] = value
     if shape is None:
         return hyperparameters, None
-    peak_name = space.with_role("learning_rate")
-    peak = hyperparameters.get(peak_name or "learning_rate", 1.0)
+    fixed_peak = next((name for name in experiment.fixed if guess_role(name) == "learning_rate"), None)
+    peak = hyperparameters.get(space.with_role("learning_rate") or fixed_peak or "learning_rate", 1.0)
     return hyperparameters, LearningRateSchedule(float(peak) if isinstance(peak, int | float) else 1.0, shape)
 
 

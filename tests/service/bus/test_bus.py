@@ -18,6 +18,7 @@ from foretune.errors import NotFound
 from foretune.json_types import JsonObject
 from service.bus import Bus, EventWaker, tasks
 from service.bus.names import QUEUE_TRAIN
+from service.bus.one_way import OneWay
 from service.bus.tasks import broker_url
 from service.embedded.servers import Servers
 
@@ -62,17 +63,14 @@ def away(request: pytest.FixtureRequest, servers: Servers) -> Iterator[None]:
 def serve_one(bus: Bus, answers: list[tuple[str, JsonObject]]) -> threading.Thread:
     """A desk that answers one call with what it was asked."""
 
-    def answer(kind: str, payload: JsonObject) -> JsonObject:
-        answers.append((kind, payload))
-        if kind == "fail":
-            raise NotFound("no such thing")
-        return {"kind": kind, **payload}
-
     def serve() -> None:
         # As the desk does: a connection that Redis closed meanwhile is opened again.
         for _ in range(3):
             with suppress(redis.RedisError):
-                bus.serve(answer, 10.0)
+                for call in bus.take(10.0, 1):
+                    answers.append((call.kind, call.payload))
+                    refused = call.kind == "fail"
+                    bus.answer(call, NotFound("no such thing") if refused else {"kind": call.kind, **call.payload})
                 return
 
     thread = threading.Thread(target=serve)
@@ -134,6 +132,27 @@ class TestCalls:
             desk.join()
         assert answer == {"kind": "propose", "n": 1}
 
+    def test_a_desk_takes_what_waits_together_the_oldest_first(self, bus: Bus) -> None:
+        for number in range(5):
+            bus.notify("note", {"number": number})
+        while bus.calls_waiting() < 5:
+            time.sleep(0.01)
+        assert [call.payload["number"] for call in bus.take(10.0, 3)] == [0, 1, 2]
+        assert [call.payload["number"] for call in bus.take(10.0, 3)] == [3, 4]
+        assert bus.take(0.01, 3) == []
+
+    def test_a_connection_closed_meanwhile_is_noticed_before_it_is_used(self, servers: Servers, bus: Bus) -> None:
+        with redis.Redis.from_url(servers.redis_url) as client:
+            one_way = OneWay(client)
+            one_way.send("RPUSH", "list", b"1")
+            client.client_kill_filter(_type="normal", skipme=True)
+            one_way.send("RPUSH", "list", b"2")
+            one_way.send("RPUSH", "list", b"3")
+            while client.llen("list") < 3:
+                time.sleep(0.01)
+            assert client.lrange("list", 0, -1) == [b"1", b"2", b"3"]
+            one_way.close()
+
     def test_notes_reach_the_desk(self, bus: Bus) -> None:
         bus.notify("stopping", {"experiment": "exp_1"})
         asked: list[tuple[str, JsonObject]] = []
@@ -189,6 +208,24 @@ class TestWaking:
                     bus.publish("exp_1")
                 except (redis.RedisError, OSError):
                     continue
+
+    def test_after_the_last_listener_left_the_next_one_hears(self, bus: Bus, runner: asyncio.Runner) -> None:
+        async def wait() -> bool:
+            waker = EventWaker(bus.redis_url)
+            await waker.start()
+            for pause_s in (0.0, 0.01, 0.1):
+                with waker.listen_for("exp_1") as wake:
+                    await wake.wait(0.1)
+                await asyncio.sleep(pause_s)
+            with waker.listen_for("exp_1") as wake:
+                # Until the subscription stands, which wakes too unless it stood before.
+                await wake.wait(0.5)
+                bus.publish("exp_1")
+                woken = await wake.wait(BOUND_S)
+            await waker.stop()
+            return woken
+
+        assert runner.run(wait())
 
 
 class TestDoorbells:

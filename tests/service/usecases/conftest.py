@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,9 @@ from sqlalchemy import func, select, update
 
 from foretune.events import Event
 from foretune.json_types import JsonObject, JsonValue
+from foretune.parameters import Float, Int, Schedule
 from foretune.wire import experiments as wire
+from foretune.wire.datasets import Network, Task
 from foretune.wire.experiments import ExperimentRequest
 from foretune.wire.trials import (
     CompleteRequest,
@@ -27,7 +29,8 @@ from service.bus import Bus
 from service.db.session import Database
 from service.db.tables import experiments as experiment_table
 from service.db.tables import trials as trial_table
-from service.usecases import events, experiments, reports, suggestions, trials
+from service.usecases import datasets, events, experiments, networks, reports, suggestions, trials
+from service.usecases.datasets import ParsedDataset
 
 if TYPE_CHECKING:
     from tests.conftest import Project
@@ -60,6 +63,14 @@ class World:
         }
         with self.database.transaction() as tx:
             return experiments.submit(tx, self.bus, self.project, ExperimentRequest.model_validate(request))
+
+    def submit_managed(self, **changes: JsonValue) -> wire.Experiment:
+        """An experiment that workers would train; needs the fixture `published`."""
+        request = ExperimentRequest.model_validate(
+            {"mode": "managed", "dataset": "digits", "network": "tiny", **changes}
+        )
+        with self.database.transaction() as tx:
+            return experiments.submit(tx, self.bus, self.project, request)
 
     def ask(self, experiment_id: str, count: int = 1, wait_s: float = 0.0) -> list[Suggestion]:
         request = SuggestionRequest(count=count, wait_seconds=wait_s)
@@ -114,6 +125,60 @@ class World:
         query = select(experiment_table.c[name]).where(experiment_table.c.id == experiment_id)
         with self.database.transaction() as tx:
             return tx.connection.execute(query).scalar_one()
+
+
+NETWORK = Network(
+    name="tiny",
+    description="For tests: two hyperparameters and a schedule",
+    tasks=[Task.CLASSIFICATION],
+    views=["tabular"],
+    space=[
+        Float("learning_rate", 1e-3, 1.0, log=True),
+        Int("width", 16, 64, log=True),
+        Float("label_smoothing", 0.0, 0.2),
+        Schedule(),
+    ],
+    limits=[
+        Float("learning_rate", 1e-12, 1e12),
+        Int("width", 1, 1024),
+        Float("label_smoothing", 0.0, 0.99),
+        Schedule(),
+    ],
+    defaults={
+        "learning_rate": 0.01,
+        "width": 32,
+        "label_smoothing": 0.0,
+        "lr_schedule": {
+            "warmup_fraction": 0.1,
+            "plateau_fraction": 0.0,
+            "decay_exponent": 1.0,
+            "final_fraction": 0.0,
+        },
+    },
+    metrics={"classification": ["val_loss", "val_accuracy"]},
+)
+DIGITS = ParsedDataset(
+    artifact="datasets/builtin/digits.safetensors",
+    task=Task.CLASSIFICATION,
+    modality="image",
+    views=["image", "tabular"],
+    rows=1797,
+    features=64,
+    classes=10,
+    target="digit",
+    meta_features={"rows": 1797.0},
+)
+HOUSES = replace(DIGITS, artifact="h", task=Task.REGRESSION, modality="tabular", views=["tabular"], classes=None)
+WORDS = replace(DIGITS, artifact="w", modality="text", views=["text"])
+
+
+@pytest.fixture
+def published(database: Database) -> None:
+    """A network and three data sets, as workers publish them."""
+    with database.transaction() as tx:
+        networks.publish(tx, [NETWORK])
+        for name, parsed in (("digits", DIGITS), ("houses", HOUSES), ("words", WORDS)):
+            datasets.register_builtin(tx, name, parsed, sha256=name, size_bytes=1)
 
 
 @pytest.fixture

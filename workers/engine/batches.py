@@ -28,6 +28,8 @@ class Batches(Protocol):
     """The training rows of one trial, in an order that depends on its seed and on the epoch alone."""
 
     updates_per_epoch: int
+    counts: tuple[int, ...]
+    """How many rows each update of an epoch has."""
     bucket: int
     """Rows of a padded batch."""
 
@@ -40,11 +42,9 @@ class Batches(Protocol):
     def batch(self, position: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the update at `position` (from 0) of the epoch, on the device."""
 
-    def places(self, position: int) -> Tensor:  # (bucket,) int64
-        """Where the rows of that update begin in the data; places beyond its `count` repeat the last one."""
-
-    def count(self, position: int) -> int:
-        """How many rows that update has."""
+    @property
+    def places(self) -> Tensor:  # (updates_per_epoch, bucket) int64
+        """Where the rows of each update of the epoch begin in the data; those beyond its count repeat the last one."""
 
 
 class RowBatches:
@@ -55,27 +55,24 @@ class RowBatches:
         self._x, self._y, self._device = x, y, device
         self.rows = x.shape[0]
         self.updates_per_epoch = math.ceil(self.rows / batch_size)
+        self.counts = _counts(self.rows, self.updates_per_epoch)
         self.bucket = self.widen(1)
         self._order = torch.empty(0, dtype=torch.int64)
-        self._places: tuple[Tensor, ...] = ()
+        self._places: Tensor | None = None
 
     def widen(self, multiple: int) -> int:
-        self.bucket = padded_rows(math.ceil(self.rows / self.updates_per_epoch), multiple)
+        self.bucket = padded_rows(max(self.counts), multiple)
         return self.bucket
 
     def start_epoch(self, seed: int) -> None:
         order = torch.randperm(self.rows, generator=streams.generator(seed))
-        self._order = order.to(self._x.device)
-        self._places = ()
+        self._order, self._places = order.to(self._x.device), None
 
-    def places(self, position: int) -> Tensor:
-        if not self._places:
+    @property
+    def places(self) -> Tensor:
+        if self._places is None or self._places.shape[1] != self.bucket:
             self._places = _places(self._order, self.updates_per_epoch, self.bucket)
-        return self._places[position]
-
-    def count(self, position: int) -> int:
-        start, stop = bounds(self.rows, self.updates_per_epoch, position)
-        return stop - start
+        return self._places
 
     def batch(self, position: int) -> tuple[Tensor, Tensor]:  # (B, …), (B,)
         start, stop = bounds(self.rows, self.updates_per_epoch, position)
@@ -98,30 +95,27 @@ class TextBatches:
         self.windows = max(1, (len(tokens) - self.context_length) // self.context_length)
         self._largest_offset = len(tokens) - 1 - self.windows * self.context_length
         self.updates_per_epoch = math.ceil(self.windows / batch_size)
+        self.counts = _counts(self.windows, self.updates_per_epoch)
         self.bucket = self.widen(1)
         self._steps = torch.arange(self.context_length + 1, device=tokens.device)
         self._starts = torch.empty(0, dtype=torch.int64)
-        self._places: tuple[Tensor, ...] = ()
+        self._places: Tensor | None = None
 
     def widen(self, multiple: int) -> int:
-        self.bucket = padded_rows(math.ceil(self.windows / self.updates_per_epoch), multiple)
+        self.bucket = padded_rows(max(self.counts), multiple)
         return self.bucket
 
     def start_epoch(self, seed: int) -> None:
         generator = streams.generator(seed)
         offset = int(torch.randint(self._largest_offset + 1, (1,), generator=generator))
         order = torch.randperm(self.windows, generator=generator)
-        self._starts = (offset + order * self.context_length).to(self._tokens.device)
-        self._places = ()
+        self._starts, self._places = (offset + order * self.context_length).to(self._tokens.device), None
 
-    def places(self, position: int) -> Tensor:
-        if not self._places:
+    @property
+    def places(self) -> Tensor:
+        if self._places is None or self._places.shape[1] != self.bucket:
             self._places = _places(self._starts, self.updates_per_epoch, self.bucket)
-        return self._places[position]
-
-    def count(self, position: int) -> int:
-        start, stop = bounds(self.windows, self.updates_per_epoch, position)
-        return stop - start
+        return self._places
 
     def batch(self, position: int) -> tuple[Tensor, Tensor]:  # (B, T), (B, T)
         start, stop = bounds(self.windows, self.updates_per_epoch, position)
@@ -142,11 +136,15 @@ def padded_rows(rows: int, multiple: int = 1) -> int:
     return bucket
 
 
-def _places(order: Tensor, parts: int, bucket: int) -> tuple[Tensor, ...]:  # (N,) -> `parts` of (bucket,)
+def _counts(rows: int, parts: int) -> tuple[int, ...]:
+    edges = [bounds(rows, parts, position) for position in range(parts)]
+    return tuple(stop - start for start, stop in edges)
+
+
+def _places(order: Tensor, parts: int, bucket: int) -> Tensor:  # (N,) -> (parts, bucket)
     edges = torch.arange(parts + 1, device=order.device) * len(order) // parts
     steps = torch.arange(bucket, device=order.device)
-    wanted = torch.minimum(edges[:-1, None] + steps, edges[1:, None] - 1)
-    return order[wanted].unbind(0)
+    return order[torch.minimum(edges[:-1, None] + steps, edges[1:, None] - 1)]
 
 
 def _moved(batch: Tensor, device: torch.device) -> Tensor:

@@ -24,16 +24,16 @@ _log = logging.getLogger(__name__)
 
 
 class Housing:
-    """Houses the trials of one engine in populations."""
+    """Houses the trials of one engine in populations; unless `stacked`, each in one of its own, by the plain loop."""
 
-    def __init__(self, data: DeviceData) -> None:
-        self._data = data
+    def __init__(self, data: DeviceData, *, stacked: bool = True) -> None:
+        self._data, self._stacked = data, stacked
         self._populations: dict[Population, Signature | None] = {}
         self._largest: dict[Signature, int] = {}
 
     def admit(self, slot: Slot) -> None:
         """Finds a population with room, or founds one. What runs out of memory here leaves everything as it was."""
-        signature = signature_of(slot)
+        signature = signature_of(slot) if self._stacked else None
         if signature is None:
             self._found(slot, None)
             return

@@ -13,20 +13,25 @@ of `torch.optim(foreach=False)` in their order: the results are those of torch b
 views of one vector, so an update is one call, however many layers there are, and it reads nothing but the trial's own
 row: the same wherever the row stands, alone or in a population.
 
-`update_together` is one update of many rows with different optimizers, for devices on which calls cost more than
-memory. On a CPU the fused kernels are faster (measured with Adam, 8 to 16 rows, microseconds a row: 4 to 6 against 5
-to 6 at 3,500 weights, 15 against 38 at 27,000, 56 against 190 at 102,000).
+One vectorised update of many rows was slower on a CPU than these kernels row by row: it needs eight passes over memory
+(measured with Adam, 8 to 16 rows, microseconds a row: 5 to 6 against 4 to 6 at 3,500 weights, 38 against 15 at 27,000,
+190 against 56 at 102,000).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from workers.engine.settings import TrainingSettings
 from workers.networks import OptimizerName
+
+Update: TypeAlias = Callable[[float, int], None]
+"""Called with the learning rate and the number of the update."""
 
 STATE_NAMES: Mapping[OptimizerName, tuple[str, ...]] = {
     "sgd": ("momentum",),
@@ -45,20 +50,71 @@ def clip(gradient: Tensor, largest_norm: float) -> None:  # (P,)
     gradient.mul_((largest_norm / (gradient.norm() + 1e-6)).clamp_(max=1.0))
 
 
-def update(
+def updater(
     weights: Tensor,  # (P,)
     gradient: Tensor,  # (P,)
     state: Mapping[str, Tensor],  # each (P,)
     settings: TrainingSettings,
+) -> Update:
+    """What makes one update in place of the weights and the state, called with the learning rate and the number of the
+    update, from 1. It uses the gradient up.
+    """
+    if weights.device.type == "cpu":
+        make = _fused_sgd if settings.optimizer == "sgd" else _fused_adam
+        apply = make(weights, gradient, state, settings)
+    else:
+        apply = partial(_plain, weights, gradient, state, settings)
+    if settings.gradient_clip == 0.0:
+        return apply
+
+    def clipped(learning_rate: float, number: int) -> None:
+        clip(gradient, settings.gradient_clip)
+        apply(learning_rate, number)
+
+    return clipped
+
+
+def _fused_sgd(weights: Tensor, gradient: Tensor, state: Mapping[str, Tensor], settings: TrainingSettings) -> Update:
+    momentum = [state["momentum"]] if settings.momentum > 0.0 else []
+    options = {"weight_decay": settings.weight_decay, "momentum": settings.momentum, "dampening": 0.0}
+    flags = {"nesterov": False, "maximize": False, "is_first_step": False}
+    kernel = partial(torch._fused_sgd_, [weights], [gradient], momentum, **options, **flags)
+    return lambda learning_rate, _: kernel(lr=learning_rate)
+
+
+def _fused_adam(weights: Tensor, gradient: Tensor, state: Mapping[str, Tensor], settings: TrainingSettings) -> Update:
+    steps = torch.zeros(())
+    kernel = partial(
+        torch._fused_adam_ if settings.optimizer == "adam" else torch._fused_adamw_,
+        [weights],
+        [gradient],
+        [state["first_moment"]],
+        [state["second_moment"]],
+        [],
+        [steps],
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        weight_decay=settings.weight_decay,
+        eps=settings.epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
+
+    def apply(learning_rate: float, number: int) -> None:
+        steps.fill_(number)
+        kernel(lr=learning_rate)
+
+    return apply
+
+
+def _plain(
+    weights: Tensor,
+    gradient: Tensor,
+    state: Mapping[str, Tensor],
+    settings: TrainingSettings,
     learning_rate: float,
     number: int,
 ) -> None:
-    """One update in place of the weights and the state; the gradient is used up. `number` counts from 1."""
-    if settings.gradient_clip > 0.0:
-        clip(gradient, settings.gradient_clip)
-    if weights.device.type == "cpu":
-        _fused(weights, gradient, state, settings, learning_rate, number)
-        return
     if settings.weight_decay > 0.0:
         if settings.optimizer == "adamw":
             weights.mul_(1.0 - learning_rate * settings.weight_decay)
@@ -68,45 +124,6 @@ def update(
         _sgd(weights, gradient, state["momentum"], settings, learning_rate)
     else:
         _adam(weights, gradient, state["first_moment"], state["second_moment"], settings, learning_rate, number)
-
-
-def _fused(
-    weights: Tensor,
-    gradient: Tensor,
-    state: Mapping[str, Tensor],
-    settings: TrainingSettings,
-    learning_rate: float,
-    number: int,
-) -> None:
-    if settings.optimizer == "sgd":
-        torch._fused_sgd_(
-            [weights],
-            [gradient],
-            [state["momentum"]] if settings.momentum > 0.0 else [],
-            weight_decay=settings.weight_decay,
-            momentum=settings.momentum,
-            lr=learning_rate,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
-        return
-    (torch._fused_adam_ if settings.optimizer == "adam" else torch._fused_adamw_)(
-        [weights],
-        [gradient],
-        [state["first_moment"]],
-        [state["second_moment"]],
-        [],
-        [torch.scalar_tensor(number)],
-        lr=learning_rate,
-        beta1=settings.beta1,
-        beta2=settings.beta2,
-        weight_decay=settings.weight_decay,
-        eps=settings.epsilon,
-        amsgrad=False,
-        maximize=False,
-    )
 
 
 def _sgd(weights: Tensor, gradient: Tensor, momentum: Tensor, settings: TrainingSettings, learning_rate: float) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workers.engine import optimizers, streams
+from workers.engine import streams
 from workers.engine.device import autocast
 from workers.engine.evaluation import evaluate, training_loss
 from workers.engine.slot import Slot
@@ -24,6 +24,9 @@ class PlainLoop:
     def bind(self, members: Sequence[Slot]) -> None:
         for member in members:
             member.module.train()
+
+    def begin_epochs(self, members: Sequence[Slot]) -> None:
+        """Nothing is prepared."""
 
     def step(self, members: Sequence[Slot]) -> Tensor:  # (n,)
         losses = [_step(member) for member in members]
@@ -47,7 +50,7 @@ def _step(slot: Slot) -> Tensor:  # ()
     gradient.zero_()
     (loss if slot.scale is None else loss * slot.scale.scale).backward()  # type: ignore[no-untyped-call]
     if slot.scale is None or slot.scale.unscale(gradient):
-        optimizers.update(slot.flat.weights, gradient, slot.state, settings, slot.learning_rate, slot.update + 1)
+        slot.apply(slot.learning_rates(1)[0], slot.update + 1)
     return loss.detach()
 
 

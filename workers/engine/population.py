@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -22,6 +23,9 @@ from workers.engine.way import StepFailed, Way
 _LOSSES_AT_ONCE = 16
 """How many updates' losses are read together from a device that works behind our back; a CPU's one by one."""
 _log = logging.getLogger(__name__)
+
+_Waiting: TypeAlias = tuple[Tensor, list[int]]
+"""Losses of a step that were not read yet, and how many rows each is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Population:
         self.progress = progress
         self._way, self._rows = way, rows
         self._changed = True
+        self._left = 0
 
     def join(self, slot: Slot) -> None:
         """Adds a trial, after the others."""
@@ -77,11 +82,13 @@ class Population:
         Members that fail, or have trained all their epochs, leave. Raises StepFailed.
         """
         ends: list[EpochEnd] = []
-        waiting: list[tuple[Tensor, list[int]]] = []
+        waiting: list[_Waiting] = []
         while not ends:
-            if not any(member.at_epoch_end for member in self.members):
+            if self._changed or self._left == 0:
+                self._begin()
+            if self._left:
                 ends = self._step(waiting)
-            ended = [member for member in self.members if member.at_epoch_end]
+            ended = [] if self._left else [member for member in self.members if member.left == 0]
             late = deadline is not None and time.perf_counter() >= deadline
             if waiting and (ended or late or len(waiting) >= self._losses_at_once):
                 ends += self._read(waiting)
@@ -96,16 +103,23 @@ class Population:
     def _losses_at_once(self) -> int:
         return 1 if self.members[0].data.device.type == "cpu" else _LOSSES_AT_ONCE
 
-    def _step(self, waiting: list[tuple[Tensor, list[int]]]) -> list[EpochEnd]:
+    def _begin(self) -> None:
+        """Prepares the steps until the next end of an epoch; that may have come already."""
+        members = self.members
+        if self._changed:
+            self._way.bind(members)
+        self._changed = False
+        self._left = min(member.left for member in members)
+        if self._left:
+            for member in members:
+                member.begin_epoch()
+            self._way.begin_epochs(members)
+
+    def _step(self, waiting: list[_Waiting]) -> list[EpochEnd]:
         """One update of everybody. A single member that raises is out, and returned."""
         started = time.perf_counter()
         members = self.members
         try:
-            if self._changed:
-                self._way.bind(members)
-                self._changed = False
-            for member in members:
-                member.begin_update()
             losses = self._way.step(members)
         except StepFailed:
             self._read(waiting)
@@ -114,7 +128,8 @@ class Population:
             if len(members) > 1:
                 raise
             return [self._failed(members[0], error)]
-        waiting.append((losses, [member.batches.count(member.position) for member in members]))
+        waiting.append((losses, [member.batches.counts[member.position] for member in members]))
+        self._left -= 1
         share = (time.perf_counter() - started) / len(members)
         for member in members:
             member.update += 1
@@ -122,7 +137,7 @@ class Population:
         self.progress += 1.0 / members[0].batches.updates_per_epoch
         return []
 
-    def _read(self, waiting: list[tuple[Tensor, list[int]]]) -> list[EpochEnd]:
+    def _read(self, waiting: list[_Waiting]) -> list[EpochEnd]:
         """Takes in the losses of the last steps, which it forgets; those that diverged leave."""
         table = [losses.tolist() for losses, _ in waiting]
         ends = []
@@ -139,9 +154,6 @@ class Population:
         """Evaluates members at the end of their epoch, and ends it."""
         started = time.perf_counter()
         try:
-            if self._changed:
-                self._way.bind(self.members)
-                self._changed = False
             evaluated = self._way.evaluate(ended)
         except StepFailed:
             raise

@@ -62,13 +62,15 @@ class Slot:
         self.dropouts = active_dropouts(self.module)
         self.flat = FlatParameters(self.module)
         self.state = optimizers.initial_state(self.settings.optimizer, self.flat.weights)
+        self.apply = self._updater()
         self.monitor = DivergenceMonitor(trivial_loss(data.prepared))
         self.scale = LossScale() if self.precision == "float16" else None
         self.epoch = self.update = 0
         self.seconds = 0.0
         self._read, self._loss_sum, self._rows_seen = 0, 0.0, 0
-        self._ordered_epoch = -1
-        self._keys: tuple[Tensor, ...] = ()
+        self._bound = -math.inf
+        self._ordered_epoch = self._keys_of = -1
+        self._keys = torch.empty(0, dtype=torch.int32)
         if checkpoint is not None:
             self._restore(checkpoint)
 
@@ -83,40 +85,42 @@ class Slot:
         return self.update - self.epoch * self.batches.updates_per_epoch
 
     @property
-    def at_epoch_end(self) -> bool:
-        return self.position == self.batches.updates_per_epoch
+    def left(self) -> int:
+        """How many updates its epoch still has."""
+        return (self.epoch + 1) * self.batches.updates_per_epoch - self.update
 
-    @property
-    def learning_rate(self) -> float:
-        """That of the next update."""
-        return self.spec.schedule.learning_rate(self.update, self.updates)
+    def learning_rates(self, updates: int) -> list[float]:
+        """Those of the next updates."""
+        schedule = self.spec.schedule
+        return [schedule.learning_rate(self.update + ahead, self.updates) for ahead in range(updates)]
 
     @property
     def noise(self) -> int:
         """The 64-bit seed of the next update's noise."""
         return streams.at(self._streams.noise, self.update)
 
-    @property
-    def noise_keys(self) -> Tensor:  # (layers,) int32, on the CPU
-        """The keys of its dropout layers for the next update."""
-        return self._keys[self.position]
+    def noise_keys(self) -> Tensor:  # (updates_per_epoch, layers) int32, on the CPU
+        """The keys of its dropout layers for every update of the epoch."""
+        if self._keys_of != self.epoch:
+            per_epoch = self.batches.updates_per_epoch
+            first = self.epoch * per_epoch
+            seeds = [streams.at(self._streams.noise, first + position) for position in range(per_epoch)]
+            self._keys, self._keys_of = layer_keys(seeds, len(self.dropouts)), self.epoch
+        return self._keys
 
-    def begin_update(self) -> None:
-        """Draws the data order and the noise of a new epoch."""
-        if self._ordered_epoch == self.epoch:
-            return
-        per_epoch = self.batches.updates_per_epoch
-        self.batches.start_epoch(streams.at(self._streams.order, self.epoch))
-        first = self.epoch * per_epoch
-        seeds = [streams.at(self._streams.noise, first + position) for position in range(per_epoch)]
-        self._keys = layer_keys(seeds, len(self.dropouts)).unbind(0)
-        self._ordered_epoch = self.epoch
+    def begin_epoch(self) -> None:
+        """Draws the data order of a new epoch, if it stands in one."""
+        if self._ordered_epoch != self.epoch:
+            self.batches.start_epoch(streams.at(self._streams.order, self.epoch))
+            self._ordered_epoch = self.epoch
 
     def take(self, loss: float, rows: int) -> None:
         """Notes the loss of the next update that was made. Raises Diverged at a bad one."""
-        problem = self.monitor.problem_with(loss)
-        if problem is not None:
-            raise Diverged(f"diverged at epoch {self.epoch + 1}, update {self._read + 1}: loss {problem}")
+        if not loss <= self._bound:  # NaN is not
+            problem = self.monitor.problem_with(loss)
+            if problem is not None:
+                raise Diverged(f"diverged at epoch {self.epoch + 1}, update {self._read + 1}: loss {problem}")
+            self._bound = self.monitor.bound
         self._read += 1
         self._loss_sum += loss * rows
         self._rows_seen += rows
@@ -141,6 +145,7 @@ class Slot:
         self.state = optimizers.initial_state(self.settings.optimizer, self.flat.weights)
         for name, vector in self.state.items():
             self.flat.layout.unpack(packed[name], vector)
+        self.apply = self._updater()
 
     def move(self, weights: Tensor, gradient: Tensor, state: Sequence[Tensor]) -> None:  # each (P,)
         """Moves its numbers to other rows of the same layout; optimizer rows that it does not need become zero."""
@@ -149,6 +154,7 @@ class Slot:
             row.zero_()
         for name, row in zip(self.state, state, strict=False):
             self.state[name] = row.copy_(self.state[name])
+        self.apply = self._updater()
 
     def move_out(self) -> None:
         """Moves its numbers to rows of its own."""
@@ -181,6 +187,9 @@ class Slot:
     def context_length(self) -> int:
         """Tokens of a window; 0 for anything but texts."""
         return self.batches.context_length if isinstance(self.batches, TextBatches) else 0
+
+    def _updater(self) -> optimizers.Update:
+        return optimizers.updater(self.flat.weights, self.flat.gradient, self.state, self.settings)
 
     def _build(self, checkpoint: Checkpoint | None) -> nn.Module:
         with streams.kept_global_state():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from workers.engine import optimizers
 from workers.engine.device import is_out_of_memory
 from workers.engine.evaluation import evaluate
 from workers.engine.rows import Rows
 from workers.engine.slot import Slot
 from workers.engine.stacking import Noise, Program, StackedBatch
+
+_LONGEST_PLAN = 64
 
 
 class StepFailed(Exception):
@@ -31,13 +33,26 @@ class Way(Protocol):
     name: str
 
     def bind(self, members: Sequence[Slot]) -> None:
-        """Called when the members have changed, before the next step."""
+        """Called when the members have changed, before the next step and before `begin_epochs`."""
+
+    def begin_epochs(self, members: Sequence[Slot]) -> None:
+        """Called when the members have changed, or one of them has begun an epoch."""
 
     def step(self, members: Sequence[Slot]) -> Tensor:  # (n,)
         """One update of each member; the losses, still on the device. Nobody's position is changed."""
 
     def evaluate(self, members: Sequence[Slot]) -> list[dict[str, float]]:
         """The validation metrics of some of the members, in their order."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What the steps until somebody's next epoch need, made at once: R steps, n members, L dropout layers."""
+
+    places: Tensor  # (R, n, B)
+    row_weights: Tensor  # (R, n, B)
+    keys: Tensor | None  # (R, L, n, 1, 1)
+    learning_rates: list[tuple[float, ...]]  # R of n
 
 
 class Stacked:
@@ -50,15 +65,13 @@ class Stacked:
         self._smoothing: Tensor | None = None
         self._thresholds: Tensor | None = None
         self._scale_bits: Tensor | None = None
-        self._steps = torch.empty(0)
-        self._row_weights: dict[tuple[int, ...], Tensor] = {}
+        self._plan: _Plan | None = None
+        self._at = 0
 
     def bind(self, members: Sequence[Slot]) -> None:
         n, weights = len(members), self._rows.weights
         device = weights.device
         self._program.bind(weights[:n], self._rows.gradient[:n])
-        self._steps = torch.arange(members[0].batches.bucket, device=device)
-        self._row_weights = {}
         smoothing = [member.settings.label_smoothing for member in members]
         self._smoothing = weights.new_tensor(smoothing).view(n, 1, 1) if any(smoothing) else None
         layers = max(len(member.dropouts) for member in members)
@@ -67,21 +80,42 @@ class Stacked:
             self._thresholds = _per_layer(members, layers, "threshold", -1).to(device)
             self._scale_bits = _per_layer(members, layers, "scale_bits", _ONE_BITS).to(device)
 
+    def begin_epochs(self, members: Sequence[Slot]) -> None:
+        steps = min(_LONGEST_PLAN, *(member.left for member in members))
+        places = torch.stack([member.batches.places[_next(member, steps)] for member in members], 1)
+        counts = self._rows.weights.new_tensor([member.batches.counts[_next(member, steps)] for member in members])
+        rows = counts.t().unsqueeze(2)  # (R, n, 1)
+        row_weights = (torch.arange(places.shape[2], device=rows.device) < rows) / rows
+        keys = None
+        if self._thresholds is not None:
+            layers = len(self._thresholds)
+            # A member without dropout needs no key: nothing of it falls below its threshold.
+            own = [
+                member.noise_keys()[_next(member, steps)] if member.dropouts else _NO_KEYS.expand(steps, layers)
+                for member in members
+            ]
+            keys = torch.stack(own, 2).view(steps, layers, -1, 1, 1).to(rows.device)
+        rates = list(zip(*(member.learning_rates(steps) for member in members), strict=True))
+        self._plan, self._at = _Plan(places, row_weights, keys, rates), 0
+
     def step(self, members: Sequence[Slot]) -> Tensor:
+        plan, at = self._plan, self._at
+        if plan is None or at == len(plan.learning_rates):
+            self.begin_epochs(members)
+            return self.step(members)
+        self._at += 1
+        noise = None
+        if plan.keys is not None and self._thresholds is not None and self._scale_bits is not None:
+            noise = Noise(plan.keys[at], self._thresholds, self._scale_bits)
+        batch = StackedBatch(plan.places[at], plan.row_weights[at], self._smoothing, noise)
         with torch.no_grad():
             try:
-                losses = self._program.gradients(self._batch(members))
+                losses = self._program.gradients(batch)
             except Exception as error:
+                self._at = at
                 raise StepFailed(str(error)) from error
-            for member in members:
-                optimizers.update(
-                    member.flat.weights,
-                    member.flat.gradient,
-                    member.state,
-                    member.settings,
-                    member.learning_rate,
-                    member.update + 1,
-                )
+            for member, learning_rate in zip(members, plan.learning_rates[at], strict=True):
+                member.apply(learning_rate, member.update + 1)
         return losses
 
     def evaluate(self, members: Sequence[Slot]) -> list[dict[str, float]]:
@@ -110,24 +144,14 @@ class Stacked:
             return [weights[first : first + len(rows)]]
         return [weights[row : row + 1] for row in rows]
 
-    def _batch(self, members: Sequence[Slot]) -> StackedBatch:
-        places = torch.stack([member.batches.places(member.position) for member in members])
-        counts = tuple([member.batches.count(member.position) for member in members])
-        if counts not in self._row_weights:
-            rows = self._rows.weights.new_tensor(counts).unsqueeze(1)
-            self._row_weights[counts] = (self._steps < rows) / rows
-        noise = None
-        if self._thresholds is not None and self._scale_bits is not None:
-            layers = len(self._thresholds)
-            # A member without dropout needs no key: nothing of it falls below its threshold.
-            keys = [member.noise_keys if member.dropouts else _NO_KEYS.expand(layers) for member in members]
-            stacked = torch.stack(keys, 1).view(layers, -1, 1, 1).to(self._thresholds.device)
-            noise = Noise(stacked, self._thresholds, self._scale_bits)
-        return StackedBatch(places, self._row_weights[counts], self._smoothing, noise)
-
 
 _ONE_BITS = int(torch.ones(()).view(torch.int32))
 _NO_KEYS = torch.zeros(1, dtype=torch.int32)
+
+
+def _next(member: Slot, steps: int) -> slice:
+    """Its next updates, within the epoch."""
+    return slice(member.position, member.position + steps)
 
 
 def _per_layer(members: Sequence[Slot], layers: int, buffer: str, without: int) -> Tensor:  # (L, n, 1, 1)

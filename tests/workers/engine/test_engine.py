@@ -61,8 +61,8 @@ def test_every_update_and_every_layer_has_noise_of_its_own(named_problem):
     engine.admit(problem.spec(max_epochs=3))
     keys = []
     while engine.live:
-        engine.advance(timeout_s=0.0)
-        keys += engine._slots["trial"]._keys[len(keys) // 2 % 4].tolist()
+        engine.advance()
+        keys += engine._slots["trial"].noise_keys().flatten().tolist()
     assert len(keys) == len(set(keys)) == 2 * 3 * 4  # layers, epochs, updates
 
 

@@ -15,6 +15,8 @@ from metalearner.memory import History, Memory
 from metalearner.values import Effort, Observation, Origin, PortfolioItem, Prediction, Problem, Proposal, ProposerName
 
 _LONGEST_START = 6
+_LOOK_AROUND = 3
+"""As many quasi-random proposals, at least, follow a portfolio."""
 _TRIES = 64
 
 
@@ -95,6 +97,11 @@ def start_length(problem: Problem) -> int:
     return min(problem.space.dimensions + 2, _LONGEST_START)
 
 
+def _start_end(problem: Problem, opening_length: int) -> int:
+    """Where the start ends. A portfolio says little about the rest of the space, and nothing if it is wrong."""
+    return max(start_length(problem), opening_length + (_LOOK_AROUND if problem.portfolio else 0))
+
+
 def arm(problem: Problem) -> ProposerName:
     """Who proposes after the start."""
     if problem.proposer is not ProposerName.AUTO:
@@ -120,7 +127,7 @@ def _choose(
         choice = _first(problem, encoding, first[number])
         if choice.row is not None and (number == 0 or not _known(choice.row, history, pending)):
             return choice
-    if chosen is ProposerName.QUASIRANDOM or number < start_length(problem) or len(history) < 2:
+    if chosen is ProposerName.QUASIRANDOM or number < _start_end(problem, len(first)) or len(history) < 2:
         point = quasirandom.point(encoding.width, problem.seed, number)
         row = encoding.rows(point[None, :])[0]
         return _Choice(None if _known(row, history, pending) else row, Origin.QUASIRANDOM)

@@ -168,6 +168,14 @@ class TestHarm:
         assert [one.origin for one in proposals[5:]].count(Origin.PORTFOLIO) == 0
         assert min(loss(one.configuration) for one in proposals) < 0.1
 
+    def test_a_look_around_follows_the_portfolio(self) -> None:
+        """Given inverted histories, quasi-random points follow, and ten trials are no worse than cold ones."""
+        problem = primed([history(number, lambda c: -loss(c)) for number in range(3)])
+        proposals = run(problem, 10)
+        assert [one.origin for one in proposals[5:8]] == [Origin.QUASIRANDOM] * 3
+        cold = min(loss(one.configuration) for one in run(PROBLEM, 10))
+        assert min(loss(one.configuration) for one in proposals) <= cold + 0.5
+
     def test_histories_that_say_nothing_change_nothing(self) -> None:
         silent = [history(0, trials=1), history(1, lambda c: None), history(2, lambda c: 3.0)]
         assert primed(silent) == PROBLEM

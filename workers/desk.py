@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
+from itertools import islice
 
+import orjson
 import redis
 import structlog
 
-from foretune.errors import NotFound
+from foretune.errors import ForetuneError, NotFound
 from foretune.json_types import JsonObject, JsonValue
 from metalearner import Effort
+from service.bus import Call
 from workers.priors import described
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
@@ -19,6 +23,8 @@ from workers.recommending import TaskRecommendations, recommend_for_experiment
 
 _log = structlog.get_logger(__name__)
 _WAIT_S = 1.0
+_MOST_TOGETHER = 8
+"""Calls that one desk takes at once: those it answers last wait for those it answers first."""
 _BUSY_S = 0.5
 """Asked again within this time, an experiment gets fast proposals: its client must not wait."""
 
@@ -38,20 +44,38 @@ class Desk:
     def _serve(self) -> None:
         while not self._process.stopping.is_set():
             try:
-                self._process.bus.serve(self.answer, _WAIT_S)
+                calls = self._process.bus.take(_WAIT_S, _MOST_TOGETHER)
             except redis.RedisError as error:
                 _log.warning("broker_away", error=str(error))
                 time.sleep(_BUSY_S)
-            except Exception:  # noqa: BLE001 - one call must not end the desk
-                _log.exception("call_failed")
+                continue
+            for together in _grouped(calls):
+                try:
+                    self._answer(together)
+                except Exception:  # noqa: BLE001 - one call must not end the desk
+                    _log.exception("call_failed", kind=together[0].kind)
+
+    def _answer(self, calls: Sequence[Call]) -> None:
+        """Answers calls that ask for the same: one look at the database, one fit of the model."""
+        kind, payload, bus = calls[0].kind, calls[0].payload, self._process.bus
+        try:
+            if kind == "propose":
+                counts = [_count(call) for call in calls]
+                proposals = iter(self._propose(_experiment(calls[0]), sum(counts), waiting=len(calls) > 1))
+                for call, count in zip(calls, counts, strict=True):
+                    bus.answer(call, {"proposals": list(islice(proposals, count))})
+                return
+            reply = self.answer(kind, payload)
+            if reply is not None:
+                for call in calls:
+                    bus.answer(call, reply)
+        except ForetuneError as error:
+            for call in calls:
+                bus.answer(call, error)
 
     def answer(self, kind: str, payload: JsonObject) -> JsonObject | None:
-        """The answer to one call. Raises ForetuneError, which is an answer too."""
+        """The answer to any call but `propose`. Raises ForetuneError, which is an answer too."""
         experiment_id = str(payload.get("experiment", ""))
-        if kind == "propose":
-            count = payload["count"]
-            assert isinstance(count, int)
-            return {"proposals": self._propose(experiment_id, count)}
         if kind == "stopping":
             self._proposals.store_thresholds(experiment_id)
             return None
@@ -64,9 +88,9 @@ class Desk:
             return {"considered": len(priors.histories), "histories": described(problem, priors)}
         raise NotFound(f"the desk has no answer to {kind!r}")
 
-    def _propose(self, experiment_id: str, count: int) -> list[JsonValue]:
+    def _propose(self, experiment_id: str, count: int, *, waiting: bool) -> list[JsonValue]:
         now = time.monotonic()
-        busy = now - self._asked_at[experiment_id] < _BUSY_S or self._process.bus.calls_waiting() > 0
+        busy = waiting or now - self._asked_at[experiment_id] < _BUSY_S or self._process.bus.calls_waiting() > 0
         self._asked_at[experiment_id] = now
         effort = Effort.FAST if busy else Effort.THOROUGH
         return [
@@ -78,3 +102,23 @@ class Desk:
             }
             for proposed in self._proposals.propose(experiment_id, count, effort)
         ]
+
+
+def _grouped(calls: Sequence[Call]) -> list[list[Call]]:
+    """Calls that one answer serves, by the oldest of each group."""
+    groups: dict[bytes, list[Call]] = {}
+    for call in calls:
+        # Proposals are shared out whatever their number.
+        asked = _experiment(call) if call.kind == "propose" else call.payload
+        groups.setdefault(orjson.dumps([call.kind, asked], option=orjson.OPT_SORT_KEYS), []).append(call)
+    return list(groups.values())
+
+
+def _experiment(call: Call) -> str:
+    return str(call.payload.get("experiment", ""))
+
+
+def _count(call: Call) -> int:
+    count = call.payload["count"]
+    assert isinstance(count, int)
+    return count

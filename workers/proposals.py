@@ -23,7 +23,7 @@ from metalearner import (
 )
 from service.db.session import Database
 from service.usecases import proposals as usecase
-from service.usecases.proposals import StoredExperiment, StoredTrial
+from service.usecases.proposals import SeenTrial, StoredExperiment
 from service.usecases.trials import Proposed
 from workers.priors import Priors, evidence_json, priors_of, with_portfolio
 
@@ -41,16 +41,15 @@ class _Known:
     priors: Priors
     trials_seq: int = 0
     points_seq: int = 0
-    trials: dict[str, StoredTrial] = field(default_factory=dict)
-    results: list[tuple[int, Observation]] = field(default_factory=list)
+    trials: dict[str, SeenTrial] = field(default_factory=dict)
+    unfinished: dict[str, Configuration] = field(default_factory=dict)
+    """Of the trials, those that run or wait, by id."""
+    observations: list[Observation] = field(default_factory=list)
+    """Results in the order of their arrival."""
     curves: dict[str, dict[int, float | None]] = field(default_factory=lambda: defaultdict(dict))
     memory: Memory = field(default_factory=Memory)
     outstanding: dict[int, tuple[float, Configuration]] = field(default_factory=dict)
     """Proposals by index that are not trials yet, with the time at which they are given up."""
-
-    @property
-    def observations(self) -> list[Observation]:
-        return [observation for _, observation in self.results]
 
 
 class Proposals:
@@ -70,10 +69,11 @@ class Proposals:
             if one[0] > now and index >= known.experiment.trials_created
         }
         index = max([known.experiment.trials_created, *(index + 1 for index in known.outstanding)])
-        pending = [trial.configuration for trial in known.trials.values() if not trial.state.finished]
+        pending = list(known.unfinished.values())
         pending += [configuration for _, configuration in known.outstanding.values()]
-        observations = known.observations
-        made = propose(known.problem, observations, pending, count, index=index, memory=known.memory, effort=effort)
+        made = propose(
+            known.problem, known.observations, pending, count, index=index, memory=known.memory, effort=effort
+        )
         for offset, proposal in enumerate(made):
             known.outstanding[index + offset] = (now + _OUTSTANDING_S, proposal.configuration)
         return [
@@ -103,7 +103,7 @@ class Proposals:
         with self._database.transaction() as tx:
             usecase.store_thresholds(tx, experiment_id, known.points_seq, values)
 
-    def observed(self, experiment_id: str) -> tuple[Problem, list[Observation], dict[str, StoredTrial]]:
+    def observed(self, experiment_id: str) -> tuple[Problem, list[Observation], dict[str, SeenTrial]]:
         """All that is known of an experiment, for a recommendation. Raises NotFound."""
         known = self._read(experiment_id, curves=False)
         return known.problem, known.observations, known.trials
@@ -128,7 +128,8 @@ class Proposals:
             priors = known.priors if known else priors_of(self._database, changes.experiment)
             fresh = _Known(changes.experiment, with_portfolio(problem, changes.experiment.network, priors), priors)
             if known is not None:
-                fresh.trials, fresh.results = known.trials, known.results
+                fresh.trials, fresh.unfinished = known.trials, known.unfinished
+                fresh.observations = known.observations
                 fresh.trials_seq, fresh.points_seq, fresh.curves = known.trials_seq, known.points_seq, known.curves
             known = fresh
         known.experiment = changes.experiment
@@ -174,16 +175,20 @@ def _take_in(known: _Known, changes: usecase.Changes) -> None:
     for trial in changes.trials:
         before = known.trials.get(trial.id)
         known.trials[trial.id] = trial
+        if trial.state.finished:
+            known.unfinished.pop(trial.id, None)
+        else:
+            known.unfinished[trial.id] = trial.configuration
         if usecase.is_result(trial) and trial.result_seq is not None and (before is None or not before.state.finished):
             results.append((trial.result_seq, _observation(trial)))
-    known.results.extend(sorted(results, key=lambda result: result[0]))
+    known.observations += [observation for _, observation in sorted(results, key=lambda result: result[0])]
     for point in changes.points:
         known.curves[point.trial_id][point.epoch] = point.value
     known.trials_seq = changes.trials_seq
     known.points_seq = max(known.points_seq, changes.points_seq)
 
 
-def _observation(trial: StoredTrial) -> Observation:
+def _observation(trial: SeenTrial) -> Observation:
     infeasible = trial.state is TrialState.INFEASIBLE
     return Observation(
         configuration=trial.configuration,

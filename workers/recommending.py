@@ -15,7 +15,7 @@ from metalearner import Prediction, Problem, Recommendation, Task, foresee, reco
 from service.db.histories import StoredHistory
 from service.db.session import Database
 from service.usecases import histories
-from service.usecases.proposals import StoredTrial
+from service.usecases.proposals import SeenTrial
 from workers.priors import evidence_json, weighed
 from workers.proposals import Proposals
 
@@ -126,7 +126,7 @@ def _prediction(predicted: Prediction | None) -> JsonObject | None:
     return {"median": predicted.median, "low": predicted.low, "high": predicted.high}
 
 
-def _item(problem: Problem, one: Recommendation, trials: dict[str, StoredTrial]) -> JsonObject:
+def _item(problem: Problem, one: Recommendation, trials: dict[str, SeenTrial]) -> JsonObject:
     return {
         "configuration": one.configuration,
         "origin": one.origin.value,
@@ -135,7 +135,7 @@ def _item(problem: Problem, one: Recommendation, trials: dict[str, StoredTrial])
     }
 
 
-def _trial_of(problem: Problem, one: Recommendation, trials: dict[str, StoredTrial]) -> str | None:
+def _trial_of(problem: Problem, one: Recommendation, trials: dict[str, SeenTrial]) -> str | None:
     """The best trial that ran with exactly this configuration."""
     same = [
         trial

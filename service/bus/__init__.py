@@ -1,6 +1,6 @@
 """The only Redis: doorbells, wake-ups and calls to a desk worker. Nothing here is the truth; all of it may be lost."""
 
-from service.bus.bus import Bus
+from service.bus.bus import Bus, Call
 from service.bus.waking import EventWaker
 
-__all__ = ["Bus", "EventWaker"]
+__all__ = ["Bus", "Call", "EventWaker"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import orjson
 import redis
@@ -21,6 +21,15 @@ _CALLS_KEPT = 10_000
 _CONNECT_S = 2.0
 _GRACE_S = 1.0
 """How much longer than it was asked to a call waits for a Redis that does not even say that time is up."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a desk worker is asked."""
+
+    id: str
+    kind: str
+    payload: JsonObject
 
 
 class Bus:
@@ -64,27 +73,26 @@ class Bus:
     def calls_waiting(self) -> int:
         return int(self._redis.llen(CALLS))
 
-    def serve(self, answer: Callable[[str, JsonObject], JsonObject | None], wait_s: float) -> bool:
-        """Takes one call, if one comes within `wait_s`, and answers it. Says whether there was one.
-
-        `answer` raising a ForetuneError is an answer too: `{"error": message}`.
-        """
-        taken = self._redis.blpop([CALLS], timeout=wait_s)
+    def take(self, wait_s: float, most: int) -> list[Call]:
+        """Up to `most` calls, the oldest first, as soon as there is one; none when none comes within `wait_s`."""
+        taken = self._redis.blmpop(wait_s, 1, CALLS, direction="LEFT", count=most)
         if taken is None:
-            return False
-        message = orjson.loads(taken[1])
-        if message["deadline"] < time.time():
+            return []
+        now = time.time()
+        messages = [orjson.loads(text) for text in taken[1]]  # type: ignore[arg-type]
+        calls = [Call(one["id"], one["kind"], one["payload"]) for one in messages if one["deadline"] >= now]
+        if not calls:
+            # Nobody took any for a while: what is left lies even longer, or arrives faster than it is answered.
             self._redis.ltrim(CALLS, -_CALLS_KEPT, -1)
-            return True
-        try:
-            reply = answer(message["kind"], message["payload"])
-        except ForetuneError as error:
-            reply = {"error": error.message, "code": error.code}
-        if reply is not None:
-            key = reply_key(message["id"])
-            self._one_way.send("RPUSH", key, orjson.dumps(reply))
-            self._one_way.send("EXPIRE", key, _REPLY_KEPT_S)
-        return True
+        return calls
+
+    def answer(self, call: Call, reply: JsonObject | ForetuneError) -> None:
+        """Answers whoever made this call; an error is an answer too."""
+        if isinstance(reply, ForetuneError):
+            reply = {"error": reply.message, "code": reply.code}
+        key = reply_key(call.id)
+        self._one_way.send("RPUSH", key, orjson.dumps(reply))
+        self._one_way.send("EXPIRE", key, _REPLY_KEPT_S)
 
     def queue_lengths(self, queues: tuple[str, ...]) -> dict[str, int]:
         """Messages waiting in Celery's queues."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Row, bindparam, func, select, update
 
 from foretune.json_types import JsonObject
 from foretune.states import TrialState
-from service.db.session import Transaction
+from service.db.session import Statement, Transaction
 from service.db.tables import experiments, measurements, trials
 
 
@@ -56,10 +57,24 @@ class StoredMeasurement:
     created_at: datetime
 
 
+class SeenTrial(NamedTuple):
+    """A trial as the meta-learner needs it. A tuple, because thousands are made at once."""
+
+    id: str
+    number: int
+    state: TrialState
+    configuration: JsonObject
+    best_value: float | None
+    epochs: int
+    changed_seq: int
+    result_seq: int | None
+
+
 COLUMNS = tuple(StoredTrial.__dataclass_fields__)
 _STATE = COLUMNS.index("state")
+_STATES = {state.value: state for state in TrialState}
 _CHANGED_SINCE = f"""
-    SELECT {", ".join(COLUMNS)} FROM trials
+    SELECT {", ".join(SeenTrial._fields)} FROM trials
     WHERE experiment_id = %(experiment)s AND changed_seq > %(seq)s
     ORDER BY changed_seq, number
 """.encode()  # noqa: S608 - names of ours
@@ -113,9 +128,17 @@ def list_by_number(
     return [from_row(row) for row in tx.connection.execute(query.order_by(trials.c.number).limit(limit))]
 
 
-def changed_since(tx: Transaction, experiment_id: str, seq: int) -> list[StoredTrial]:
-    """The trials that changed after event `seq`, in the order of their last change."""
-    return [from_values(row) for row in tx.rows(_CHANGED_SINCE, {"experiment": experiment_id, "seq": seq})]
+def changed_since(experiment_id: str, seq: int) -> Statement:
+    """The trials that changed after event `seq`, in the order of their last change: rows for `seen`."""
+    return Statement(_CHANGED_SINCE, {"experiment": experiment_id, "seq": seq})
+
+
+def seen(rows: Sequence[Sequence[object]]) -> list[SeenTrial]:
+    """Trials from the rows of `changed_since`."""
+    return [
+        SeenTrial(id_, number, _STATES[state], *rest)  # type: ignore[arg-type, index]
+        for id_, number, state, *rest in rows
+    ]
 
 
 def extend_leases(tx: Transaction, leases: Mapping[str, int], seconds: float) -> set[str]:

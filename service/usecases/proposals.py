@@ -13,9 +13,9 @@ from service.db import stopping as stopping_rows
 from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
 from service.db.session import Transaction
-from service.db.trials import StoredTrial
+from service.db.trials import SeenTrial, StoredTrial
 
-__all__ = ["Changes", "CurvePoint", "StoredExperiment", "StoredTrial", "changes_since", "store_thresholds"]
+__all__ = ["Changes", "CurvePoint", "SeenTrial", "StoredExperiment", "StoredTrial", "changes_since", "store_thresholds"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Changes:
     """What changed after the places in the log that the caller had read to, and the new places."""
 
     experiment: StoredExperiment
-    trials: list[StoredTrial]
+    trials: list[SeenTrial]
     points: list[CurvePoint]
     trials_seq: int
     points_seq: int
@@ -42,10 +42,12 @@ def changes_since(tx: Transaction, experiment_id: str, trials_seq: int, points_s
     The ledger's lock lets transactions commit in the order of their event numbers: one statement sees all changes up
     to some number and none above it.
     """
-    experiment = experiment_rows.find_for_worker(tx, experiment_id)
-    if experiment is None:
+    found, rows = tx.rows_of(
+        experiment_rows.found_by(experiment_id), trial_rows.changed_since(experiment_id, trials_seq)
+    )
+    if not found:
         raise NotFound(f"there is no experiment {experiment_id!r}")
-    trials = trial_rows.changed_since(tx, experiment_id, trials_seq)
+    experiment, trials = experiment_rows.from_values(found[0]), trial_rows.seen(rows)
     points = [] if points_seq is None else trial_rows.curve_points_since(tx, experiment_id, points_seq)
     return Changes(
         experiment,
@@ -69,6 +71,6 @@ def store_thresholds(tx: Transaction, experiment_id: str, seq: int, thresholds: 
     stopping_rows.store(tx, experiment_id, seq, thresholds)
 
 
-def is_result(trial: StoredTrial) -> bool:
+def is_result(trial: SeenTrial) -> bool:
     """Whether the trial says something about its configuration."""
     return trial.state in (TrialState.COMPLETED, TrialState.STOPPED, TrialState.INFEASIBLE)

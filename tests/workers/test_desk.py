@@ -1,0 +1,102 @@
+"""A desk that answers calls over a real bus, from a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from foretune.json_types import JsonObject
+from foretune.wire.experiments import ExperimentRequest
+from service.artifacts import ArtifactStore
+from service.bus import Bus
+from service.db.session import Database
+from service.usecases import experiments
+from tests.conftest import Project
+from workers.desk import Desk
+from workers.process import WorkerProcess
+
+SPACE = [{"name": "x", "type": "float", "low": 0.0, "high": 1.0}, {"name": "n", "type": "int", "low": 1, "high": 9}]
+
+
+@pytest.fixture
+def experiment(database: Database, bus: Bus, project: Project) -> str:
+    request = ExperimentRequest.model_validate(
+        {
+            "mode": "external",
+            "space": SPACE,
+            "metric": {"name": "loss", "goal": "minimize"},
+            "budget": {"max_trials": 50},
+        }
+    )
+    with database.transaction() as tx:
+        return experiments.submit(tx, bus, project.id, request).id
+
+
+@pytest.fixture
+def desk(database: Database, bus: Bus, artifacts: ArtifactStore, experiment: str) -> Iterator[Desk]:
+    process = WorkerProcess(id="wrk_test", database=database, bus=Bus(bus.redis_url), artifacts=artifacts)
+    made = Desk(process)
+    yield made
+    process.stopping.set()
+    for thread in threading.enumerate():
+        if thread.name == "desk":
+            thread.join()  # or it would take the next test's calls
+
+
+async def _until_waiting(bus: Bus, calls: int) -> None:
+    while bus.calls_waiting() < calls:  # noqa: ASYNC110 - Redis tells nobody
+        await asyncio.sleep(0.01)
+
+
+def _proposals(answer: JsonObject | None) -> list[JsonObject]:
+    assert answer is not None
+    found = answer["proposals"]
+    assert isinstance(found, list)
+    return [one for one in found if isinstance(one, dict)]
+
+
+def test_calls_of_one_experiment_are_answered_together_and_share_nothing(
+    bus: Bus, desk: Desk, experiment: str, runner: asyncio.Runner
+) -> None:
+    async def ask() -> list[JsonObject | None]:
+        # Given three calls that wait before the desk opens
+        calls = [
+            asyncio.create_task(bus.call("propose", {"experiment": experiment, "count": count}, 60.0))
+            for count in (1, 3, 2)
+        ]
+        await _until_waiting(bus, 3)
+        desk.start()
+        return list(await asyncio.gather(*calls))
+
+    # When it answers them
+    answers = [_proposals(answer) for answer in runner.run(ask())]
+    # Then each has as many as it asked for, and all of them are different trials to come
+    assert [len(found) for found in answers] == [1, 3, 2]
+    indices = [one["replay"]["index"] for found in answers for one in found]
+    assert indices == list(range(6))
+    settings = {str(one["configuration"]) for found in answers for one in found}
+    assert len(settings) == 6
+
+
+def test_a_call_that_fails_spoils_no_other(bus: Bus, desk: Desk, experiment: str, runner: asyncio.Runner) -> None:
+    async def ask() -> list[JsonObject | None]:
+        payloads: list[tuple[str, JsonObject]] = [
+            ("propose", {"experiment": "exp_unknown", "count": 1}),
+            ("propose", {"experiment": "exp_malformed"}),
+            ("nonsense", {}),
+            ("propose", {"experiment": experiment, "count": 1}),
+        ]
+        calls = [
+            asyncio.create_task(bus.call(kind, payload, 60.0 if i == 3 else 5.0))
+            for i, (kind, payload) in enumerate(payloads)
+        ]
+        await _until_waiting(bus, len(payloads))
+        desk.start()
+        return list(await asyncio.gather(*calls))
+
+    unknown, malformed, nonsense, good = runner.run(ask())
+    assert (unknown, malformed, nonsense) == (None, None, None)
+    assert len(_proposals(good)) == 1

@@ -1,21 +1,20 @@
 """Transformers of many members at once; see `workers.networks.transformer`.
 
-Symbols: m members, B rows of a batch, T steps, F features, D width, A heads, E = D / A, V vocabulary, K outputs.
+Symbols: m members, B rows of a batch, T steps, F features, D width, K outputs. States are (m, BT, D).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from workers.engine.device_data import FEATURE_MULTIPLE, DeviceData
 from workers.engine.layout import Layout, round_up, rows_in_step
 from workers.engine.slot import StoredShapes
-from workers.engine.stacked_autograd import StackedAutograd
-from workers.engine.stacked_layers import dropout, embedding, layer_norm, linear
+from workers.engine.stacked_layers import GELU, Attention, Dropout, Embedding, LayerNorm, Linear, Parameters
+from workers.engine.stacked_program import StackedProgram
 from workers.engine.stacking import Noise
 from workers.networks.transformer import Transformer
 
@@ -50,37 +49,79 @@ class TransformerShape:
             shapes["embedding.weight"] = (self.width, round_up(self.features, FEATURE_MULTIPLE))
         return shapes
 
-    def program(self, layout: Layout, data: DeviceData) -> StackedAutograd:
+    def program(self, layout: Layout, data: DeviceData) -> StackedProgram:
         """Computes networks of this shape together."""
-        return StackedAutograd(self.forward, layout, data, self.context_length, self.row_multiple)
+        return StackedProgram(self.network, layout, data, self.context_length, self.row_multiple)
 
-    def forward(self, parameters: Mapping[str, Tensor], x: Tensor, noise: Noise | None) -> Tensor:
-        """(m, B, T, F) -> (m, B, K'), or (m, B, T) token ids -> (m, B, T, K')."""
-        if self.features:
-            states = linear(x, parameters["embedding.weight"], parameters["embedding.bias"])
+    def network(self, parameters: Parameters) -> StackedTransformer:
+        return StackedTransformer(self, parameters)
+
+
+class StackedTransformer:
+    """See `StackedNetwork`."""
+
+    def __init__(self, shape: TransformerShape, parameters: Parameters) -> None:
+        self._reads_text = not shape.features
+        self._parameters = parameters
+        self._tokens, self._features = Embedding(parameters, "embedding"), Linear(parameters, "embedding")
+        self._dropout = Dropout(0)
+        self._blocks = [_Block(shape, parameters, position) for position in range(shape.depth)]
+        self._norm, self._head = LayerNorm(parameters, "norm"), Linear(parameters, "head")
+        self._shape = torch.Size()
+
+    def forward(self, x: Tensor, noise: Noise | None) -> Tensor:
+        members, batch, steps = self._shape = x.shape[:3]
+        rows = x.flatten(1, 2)
+        embedded = (self._tokens if self._reads_text else self._features).forward(rows)  # (m, BT, D)
+        places = self._parameters.values["positions"][:, None, :steps]
+        states = (embedded.view(members, batch, steps, -1) + places).flatten(1, 2)
+        states = self._dropout.forward(states, noise)
+        for block in self._blocks:
+            states = block.forward(states, steps, noise)
+        states = self._norm.forward(states)
+        if self._reads_text:
+            return self._head.forward(states).view(members, batch, steps, -1)
+        return self._head.forward(states.view(members, batch, steps, -1).mean(2))
+
+    def backward(self, derivatives: Tensor) -> None:
+        members, batch, steps = self._shape
+        if self._reads_text:
+            d = self._head.backward(derivatives.flatten(1, 2))
         else:
-            states = embedding(x, parameters["embedding.weight"])
-        states = dropout(states + parameters["positions"][:, None, : x.shape[2]], noise, 0)  # (m, B, T, D)
-        for position in range(self.depth):
-            block = f"blocks.{position}."
-            mixed = self._attention(layer_norm(states, *_pair(parameters, block + "norm1")), parameters, block)
-            states = states + dropout(mixed, noise, 1 + 2 * position)
-            inner = F.gelu(
-                linear(layer_norm(states, *_pair(parameters, block + "norm2")), *_pair(parameters, block + "mlp_in"))
-            )
-            states = states + dropout(linear(inner, *_pair(parameters, block + "mlp_out")), noise, 2 + 2 * position)
-        states = layer_norm(states, *_pair(parameters, "norm"))
-        return linear(states.mean(2) if self.features else states, *_pair(parameters, "head"))
-
-    def _attention(self, x: Tensor, parameters: Mapping[str, Tensor], block: str) -> Tensor:  # (m, B, T, D)
-        members, batch, steps, _ = x.shape
-        packed = linear(x, *_pair(parameters, block + "attention_in"))
-        packed = packed.view(members * batch, steps, 3, self.heads, -1)  # (mB, T, 3, A, E)
-        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)  # each (mB, A, T, E)
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=not self.features)
-        joined = mixed.transpose(1, 2).reshape(members, batch, steps, -1)
-        return linear(joined, *_pair(parameters, block + "attention_out"))
+            by_mean = self._head.backward(derivatives) / steps
+            d = by_mean.unsqueeze(2).expand(-1, -1, steps, -1).flatten(1, 2)
+        d = self._norm.backward(d)
+        for block in reversed(self._blocks):
+            d = block.backward(d)
+        d = self._dropout.backward(d)
+        by_places = self._parameters.gradients["positions"]
+        by_places[:, steps:].zero_()
+        by_places[:, :steps] = d.view(members, batch, steps, -1).sum(1)
+        (self._tokens if self._reads_text else self._features).backward_parameters(d)
 
 
-def _pair(parameters: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
-    return parameters[name + ".weight"], parameters[name + ".bias"]
+class _Block:
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, shape: TransformerShape, parameters: Parameters, position: int) -> None:
+        name = f"blocks.{position}."
+        self._norm1, self._norm2 = LayerNorm(parameters, name + "norm1"), LayerNorm(parameters, name + "norm2")
+        self._attention_in = Linear(parameters, name + "attention_in")
+        self._attention = Attention(shape.heads, causal=not shape.features)
+        self._attention_out = Linear(parameters, name + "attention_out")
+        self._mlp_in, self._gelu = Linear(parameters, name + "mlp_in"), GELU()
+        self._mlp_out = Linear(parameters, name + "mlp_out")
+        self._dropout1, self._dropout2 = Dropout(1 + 2 * position), Dropout(2 + 2 * position)
+
+    def forward(self, x: Tensor, steps: int, noise: Noise | None) -> Tensor:  # (m, BT, D) -> (m, BT, D)
+        packed = self._attention_in.forward(self._norm1.forward(x))
+        mixed = self._attention_out.forward(self._attention.forward(packed, steps))
+        x = x + self._dropout1.forward(mixed, noise)
+        inner = self._gelu.forward(self._mlp_in.forward(self._norm2.forward(x)))
+        return x + self._dropout2.forward(self._mlp_out.forward(inner), noise)
+
+    def backward(self, d: Tensor) -> Tensor:  # (m, BT, D) -> (m, BT, D)
+        inner = self._mlp_out.backward(self._dropout2.backward(d))
+        d = d + self._norm2.backward(self._mlp_in.backward(self._gelu.backward(inner)))
+        mixed = self._attention_out.backward(self._dropout1.backward(d))
+        return d + self._norm1.backward(self._attention_in.backward(self._attention.backward(mixed)))

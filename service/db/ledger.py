@@ -77,14 +77,18 @@ def _lock_with_trial(condition: str) -> bytes:
     """.encode()  # noqa: S608 - names of ours
 
 
-def _write(experiment_changes: Sequence[str]) -> bytes:
-    """Everything in one statement. The parts refer to nothing of each other: Postgres runs them on one snapshot."""
+def _write(experiment_changes: Sequence[str], *, many: bool) -> bytes:
+    """Everything in one statement. The parts refer to nothing of each other: Postgres runs them on one snapshot.
+
+    `many`: the changed trials are an array. For one alone the planner knows that it is one, and uses the index.
+    """
+    populate = "jsonb_populate_recordset" if many else "jsonb_populate_record"
     return f"""
         WITH made AS (
             INSERT INTO trials SELECT row.* FROM jsonb_populate_recordset(NULL::trials, %(made)s::jsonb) AS row
         ), changed AS (
             UPDATE trials SET {_assignments(_TRIAL_CHANGES)}
-            FROM jsonb_populate_recordset(NULL::trials, %(changed)s::jsonb) AS row WHERE trials.id = row.id
+            FROM {populate}(NULL::trials, %(changed)s::jsonb) AS row WHERE trials.id = row.id
         ), measured AS (
             INSERT INTO measurements {_MEASUREMENT}
             SELECT {_MEASUREMENT.strip("()")}
@@ -110,7 +114,8 @@ def _assignments(names: Sequence[str]) -> str:
 _OF_PROJECT = "AND e.project_id = %(project)s"
 _LOCK, _LOCK_IN_PROJECT = _lock(""), _lock(_OF_PROJECT)
 _LOCK_TRIAL, _LOCK_TRIAL_IN_PROJECT = _lock_with_trial(""), _lock_with_trial(_OF_PROJECT)
-_WRITE, _WRITE_ALL = _write(_RUNNING_CHANGES), _write(_RUNNING_CHANGES + _SUBMITTED_CHANGES)
+_WRITE, _WRITE_MANY = _write(_RUNNING_CHANGES, many=False), _write(_RUNNING_CHANGES, many=True)
+_WRITE_ALL = _write(_RUNNING_CHANGES + _SUBMITTED_CHANGES, many=True)
 
 
 class Ledger:
@@ -263,17 +268,21 @@ class Ledger:
         noted = (self._made, self._changed, self._measured, self._events, self._answered)
         if self.experiment == self._written and not any(noted):
             return
-        work_alone = all(getattr(self.experiment, name) is getattr(self._written, name) for name in _SUBMITTED_CHANGES)
-        changes = ["id", *_RUNNING_CHANGES, *(() if work_alone else _SUBMITTED_CHANGES)]
+        changed: list[dict[str, object]] = [_columns(trial, _CHANGED_TRIAL) for trial in self._changed.values()]
+        statement, experiment_changes = _WRITE_MANY, _RUNNING_CHANGES
+        if any(getattr(self.experiment, name) is not getattr(self._written, name) for name in _SUBMITTED_CHANGES):
+            statement, experiment_changes = _WRITE_ALL, _RUNNING_CHANGES + _SUBMITTED_CHANGES
+        elif len(changed) <= 1:
+            statement = _WRITE
         (run or self.tx.run)(
-            _WRITE if work_alone else _WRITE_ALL,
+            statement,
             {
                 "made": _json(list(self._made.values())),
-                "changed": _json([_columns(trial, _CHANGED_TRIAL) for trial in self._changed.values()]),
+                "changed": (_json(changed[0]) if changed else None) if statement is _WRITE else _json(changed),
                 "measured": _json(self._measured),
                 "told": _json(self._events),
                 "answered": _json(self._answered),
-                "experiment": _json(_columns(self.experiment, changes)),
+                "experiment": _json(_columns(self.experiment, ["id", *experiment_changes])),
             },
         )
         if self._events and self._wake is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import structlog
+from celery.platforms import EX_OK
 from celery.signals import (
     celeryd_after_setup,
     setup_logging,
@@ -14,6 +16,7 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from celery.worker import state
 
 from service.bus.names import QUEUE_PROPOSE, QUEUE_TRAIN
 from service.logs import configure_logging
@@ -37,6 +40,8 @@ def _after_setup(instance: object, **_: object) -> None:
 @worker_ready.connect
 def _ready(**_: object) -> None:
     """In the main process. Desk workers run their tasks here, in threads."""
+    # Celery's own handlers are in place by now.
+    signal.signal(signal.SIGTERM, _stop_gently)
     if QUEUE_PROPOSE not in _queues:
         return
     from workers.desk import Desk
@@ -60,6 +65,16 @@ def _process_init(**_: object) -> None:
     process = this_process()
     device = warm_up(process)
     keep_signing(process, "train", device=device)
+
+
+def _stop_gently(*_: object) -> None:
+    """SIGTERM: the pool hands back at its next epoch, and the worker ends as soon as it did.
+
+    Celery's warm shutdown, whatever SIGTERM is remapped to: its soft one sleeps for its whole time before it tells
+    anybody, and then kills what runs.
+    """
+    _shutting_down()
+    state.should_stop = EX_OK
 
 
 @worker_shutting_down.connect

@@ -132,6 +132,7 @@ def live(stack: RunningStack, client: Client) -> Iterator[Live]:
         made = Live(stack, client, http)
         made.wait_until_ready()
         yield made
+        made.resume(*made.stack.supervisor.names())
         made.wait_until_ready()
         for experiment in client.experiments.list():
             if not experiment.state.finished:

@@ -81,7 +81,9 @@ class TestWorkers:
         listener = Listener(live, experiment)
         listener.wait_for(EventType.TRIAL_MEASUREMENT, 4)
         live.stop("train-1")
-        assert experiment.refresh().info.progress.trials.get("QUEUED") == 1
+        listener.wait_for(EventType.TRIAL_STATE)
+        waiting = experiment.refresh().info
+        assert (waiting.state, waiting.progress.trials.get("QUEUED")) == ("RUNNING", 1)
         live.resume("train-1")
         events = listener.finish()
         whole_log(events)

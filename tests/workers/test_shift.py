@@ -88,7 +88,7 @@ class TestToTheEnd:
         measured = [
             (event.data["number"], event.data["epoch"]) for event in log if event.type is EventType.TRIAL_MEASUREMENT
         ]
-        assert sorted(measured) == [(number, epoch) for number in (1, 2, 3) for epoch in (1, 2, 3, 4)]  # type: ignore[type-var]
+        assert sorted(measured) == [(number, epoch) for number in (1, 2, 3) for epoch in (1, 2, 3, 4)]
         assert log[-1].data == {"state": "COMPLETED", "reason": "all 3 trials are done"}
 
     def test_neighbours_change_nothing(self, bench: Bench, undisturbed: list[object]) -> None:

@@ -60,7 +60,7 @@ def away(request: pytest.FixtureRequest, servers: Servers) -> Iterator[None]:
         yield
 
 
-def serve_one(bus: Bus, answers: list[tuple[str, JsonObject]]) -> threading.Thread:
+def serve_one(bus: Bus, asked: list[tuple[str, JsonObject]]) -> threading.Thread:
     """A desk that answers one call with what it was asked."""
 
     def serve() -> None:
@@ -68,9 +68,9 @@ def serve_one(bus: Bus, answers: list[tuple[str, JsonObject]]) -> threading.Thre
         for _ in range(3):
             with suppress(redis.RedisError):
                 for call in bus.take(10.0, 1):
-                    answers.append((call.kind, call.payload))
-                    refused = call.kind == "fail"
-                    bus.answer(call, NotFound("no such thing") if refused else {"kind": call.kind, **call.payload})
+                    asked.append((call.kind, call.payload))
+                    refusal = NotFound("no such thing") if call.kind == "fail" else None
+                    bus.answer(call, refusal or {"kind": call.kind, **call.payload})
                 return
 
     thread = threading.Thread(target=serve)

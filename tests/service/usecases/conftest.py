@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 from sqlalchemy import func, select, update
 
+from foretune.errors import ForetuneError
 from foretune.events import Event
 from foretune.json_types import JsonObject, JsonValue
 from foretune.parameters import Float, Int, Schedule
@@ -119,6 +123,33 @@ class World:
         moved = {name: experiment_table.c[name] - timedelta(seconds=seconds) for name in ("started_at", "rung_at")}
         with self.database.transaction() as tx:
             tx.connection.execute(update(experiment_table).where(experiment_table.c.id == experiment_id).values(moved))
+
+    @contextmanager
+    def desk(self, answer: Callable[[str, JsonObject], JsonObject]) -> Iterator[None]:
+        """A desk worker that answers every call with `answer(kind, payload)`."""
+        over = threading.Event()
+
+        def work() -> None:
+            while not over.is_set():
+                for call in self.bus.take(0.05, 1):
+                    try:
+                        reply: JsonObject | ForetuneError = answer(call.kind, call.payload)
+                    except ForetuneError as error:
+                        reply = error
+                    self.bus.answer(call, reply)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def lose_messages(self) -> None:
+        """As a restart of Redis without its file does."""
+        with redis.Redis.from_url(self.bus.redis_url) as connection:
+            connection.flushall()
 
     def column(self, experiment_id: str, name: str) -> object:
         """A column of the experiment's row."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-import redis
 
 from foretune.errors import Conflict, InvalidExperiment, NotFound
 from foretune.json_types import JsonObject, JsonValue
 from foretune.spaces import Space
+from foretune.wire.datasets import Task
 from foretune.wire.recommendations import RecommendationRequest, Recommendations
-from service.bus import Bus
-from service.usecases import recommendations
+from service.usecases import datasets, recommendations
+from service.usecases.datasets import Upload
 
 if TYPE_CHECKING:
     from tests.service.usecases.conftest import World
@@ -31,23 +28,6 @@ SHAPE: JsonObject = {
     "decay_exponent": 1.0,
     "final_fraction": 0.5,
 }
-
-
-@contextmanager
-def desk(bus: Bus, answer: Callable[[str, JsonObject], JsonObject]) -> Iterator[None]:
-    """A desk worker that answers every call with `answer`."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.is_set():
-            with suppress(redis.RedisError):
-                bus.serve(answer, 0.1)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    over.set()
-    thread.join()
 
 
 def of_experiment(world: World, experiment_id: str, count: int = 3) -> Recommendations:
@@ -78,10 +58,10 @@ class TestOfAnExperiment:
             assert (kind, payload) == ("recommend", {"experiment": experiment.id, "count": 2})
             configuration: JsonObject = {"lr": 0.5, "layers": 2, "lr_schedule": SHAPE}
             predicted: JsonObject = {"median": 0.9, "low": 0.8, "high": 0.95}
-            item = {"configuration": configuration, "origin": "best_seen", "predicted": predicted, "trial": "tri_1"}
-            return {"confidence": "high", "items": [item, {**item, "trial": None, "predicted": None}]}  # type: ignore[dict-item]
+            item: JsonObject = {"configuration": configuration, "origin": "best_seen", "predicted": predicted}
+            return {"confidence": "high", "items": [{**item, "trial": "tri_1"}, {**item, "predicted": None}]}
 
-        with desk(world.bus, answer):
+        with world.desk(answer):
             said = of_experiment(world, experiment.id, 2)
         assert said.confidence == "high"
         assert said.id.startswith("rec_")
@@ -119,7 +99,7 @@ class TestOfAnExperiment:
         def answer(kind: str, payload: JsonObject) -> JsonObject:
             raise NotFound("no such experiment")
 
-        with desk(world.bus, answer):
+        with world.desk(answer):
             assert of_experiment(world, experiment.id).confidence == "none"
 
     def test_nobody_elses(self, world: World, strangers: World) -> None:
@@ -181,7 +161,7 @@ class TestOfATask:
             }
             return {"confidence": "low", "items": [item]}
 
-        with desk(world.bus, answer):
+        with world.desk(answer):
             said = of_task(world, dataset="digits", network="tiny", count=2)
         (one,) = said.recommendations
         assert said.confidence == "low"
@@ -216,10 +196,6 @@ class TestOfATask:
         assert words in fault.msg
 
     def test_a_data_set_that_is_still_read_is_a_conflict(self, world: World, published: None) -> None:
-        from foretune.wire.datasets import Task
-        from service.usecases import datasets
-        from service.usecases.datasets import Upload
-
         upload = Upload("dst_1", "mine", "mine.csv", None, Task.CLASSIFICATION, "00", 5)
         with world.database.transaction() as tx:
             datasets.register_upload(tx, world.project, upload)

@@ -380,7 +380,7 @@ class ExternalExperiment(RuleBasedStateMachine):
 
 def check(world: World, examples: int, steps: int) -> None:
     run_state_machine_as_test(
-        lambda: ExternalExperiment(world),
+        lambda: ExternalExperiment(world),  # type: ignore[arg-type]
         settings=settings(max_examples=examples, stateful_step_count=steps),
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -14,18 +13,11 @@ from foretune.json_types import JsonObject
 from foretune.spaces import Space
 from foretune.states import ExperimentState, TrialState
 from foretune.wire.trials import SuggestionRequest, Suggestions
-from service.bus import Bus
 from service.usecases import experiments, suggestions, upkeep
 from service.usecases.idempotency import Once
 
 if TYPE_CHECKING:
     from tests.service.usecases.conftest import World
-
-
-def serve_once(bus: Bus, answer: JsonObject) -> threading.Thread:
-    thread = threading.Thread(target=lambda: bus.serve(lambda kind, payload: answer, 10.0))
-    thread.start()
-    return thread
 
 
 def proposal(x: float) -> JsonObject:
@@ -40,9 +32,8 @@ def proposal(x: float) -> JsonObject:
 class TestProposals:
     def test_the_desks_proposal_becomes_the_trial(self, world: World) -> None:
         experiment = world.submit()
-        desk = serve_once(world.bus, {"proposals": [proposal(0.5)]})
-        (trial,) = world.ask(experiment.id, 1, wait_s=10.0)
-        desk.join()
+        with world.desk(lambda kind, payload: {"proposals": [proposal(0.5)]}):
+            (trial,) = world.ask(experiment.id, 1, wait_s=10.0)
         assert trial.origin == "gp"
         assert trial.hyperparameters == {"lr": 0.5, "layers": 1}
         assert trial.predicted is not None
@@ -62,16 +53,14 @@ class TestProposals:
 
     def test_a_desk_that_gives_too_few_is_helped_out(self, world: World) -> None:
         experiment = world.submit()
-        desk = serve_once(world.bus, {"proposals": [proposal(0.5)]})
-        given = world.ask(experiment.id, 3, wait_s=10.0)
-        desk.join()
+        with world.desk(lambda kind, payload: {"proposals": [proposal(0.5)]}):
+            given = world.ask(experiment.id, 3, wait_s=10.0)
         assert [trial.origin for trial in given] == ["gp", "fallback", "fallback"]
 
     def test_a_desk_that_gives_too_many_is_cut_short(self, world: World) -> None:
         experiment = world.submit()
-        desk = serve_once(world.bus, {"proposals": [proposal(x / 10) for x in range(1, 9)]})
-        assert len(world.ask(experiment.id, 2, wait_s=10.0)) == 2
-        desk.join()
+        with world.desk(lambda kind, payload: {"proposals": [proposal(x / 10) for x in range(1, 9)]}):
+            assert len(world.ask(experiment.id, 2, wait_s=10.0)) == 2
 
     def test_a_trial_carries_its_lease_and_number(self, world: World) -> None:
         experiment = world.submit()

@@ -1,7 +1,7 @@
 """Real parts for every test: both servers, a migrated database for each test, and a live stack of processes.
 
     servers     Postgres and the Redis-protocol server, once a run
-    database    a freshly migrated database of the test's own, cloned from a template in some milliseconds
+    database    a migrated database without a row
     bus         Redis, emptied before the test; drive its coroutines with `runner`
     artifacts   an empty artifact store
     project     a project with a key
@@ -120,11 +120,18 @@ def empty_database_url(servers: Servers) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def database_url(servers: Servers, template: str) -> Iterator[str]:
-    """A migrated database of the test's own."""
+@pytest.fixture(scope="session")
+def shared_database_url(servers: Servers, template: str) -> Iterator[str]:
+    """The database that tests use one after another: to make one for each would take longer than most tests."""
     with _database(servers, template) as url:
         yield url
+
+
+@pytest.fixture
+def database_url(shared_database_url: str) -> str:
+    """A migrated database without a row."""
+    _empty(shared_database_url)
+    return shared_database_url
 
 
 @pytest.fixture
@@ -242,6 +249,20 @@ def make_project(database: Database, name: str) -> Project:
     with database.transaction() as tx:
         made = keys.create_project(tx, name)
         return Project(made.id, keys.create_key(tx, made.id, KeyRequest(name="test")).key)
+
+
+def _empty(url: str) -> None:
+    """Ends whatever a test left open, and deletes its rows: far faster than TRUNCATE for as few as tests make."""
+    from service.db import migrate
+    from service.db.tables import metadata
+
+    with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://", 1), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        deletions = [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)]
+        connection.execute("; ".join([*deletions, f"UPDATE alembic_version SET version_num = '{migrate.head()}'"]))
 
 
 @contextmanager

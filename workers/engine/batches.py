@@ -20,6 +20,7 @@ from torch import Tensor
 
 from foretune.errors import InvalidDataset
 from workers.engine import streams
+from workers.engine.layout import round_up
 
 _SMALLEST_BUCKET = 4
 
@@ -129,11 +130,11 @@ def bounds(rows: int, parts: int, position: int) -> tuple[int, int]:
 
 
 def padded_rows(rows: int, multiple: int = 1) -> int:
-    """The bucket of a batch: 2^k or 3 * 2^(k-1) rows, at least 4, and a multiple of the power of two `multiple`."""
-    bucket = _SMALLEST_BUCKET
-    while bucket < rows or bucket % multiple:
-        bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket // 3 * 4
-    return bucket
+    """The bucket of a batch: a multiple of an eighth of the next smaller power of two, of 4, and of `multiple`.
+
+    At most an eighth of it is computed in vain, unless it is tiny. `multiple` is a power of two.
+    """
+    return round_up(rows, max(_SMALLEST_BUCKET, multiple, 1 << (rows.bit_length() - 1) >> 3))
 
 
 def _counts(rows: int, parts: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Multi-layer perceptrons of many members at once: batched matrix products with a backward pass written by hand.
 
-Symbols: m members, B rows of a batch, F features, H width, K outputs, each padded to a multiple of 16; d delta, the
-derivative of the loss by what a layer gives before its activation; M dropout's mask.
+Symbols: m members, B rows of a batch, F features, H width, K outputs, the last three padded; d delta, the derivative
+of the loss by what a layer gives before its activation; M dropout's mask.
 
     forward   z_l = a_{l-1} W_l^T + b_l     a_l = M_l act(z_l)
     backward  dW_l = d_l^T a_{l-1}     db_l = sum_B d_l     d_{l-1} = act'(z_{l-1}) M_{l-1} (d_l W_l)
@@ -30,6 +30,9 @@ from workers.networks import dropout
 from workers.networks.activations import ActivationName
 from workers.networks.mlp import MLP
 
+_WIDE, _WIDTH_MULTIPLE = 64, 8
+"""From this width on, padding to a multiple of 16 would cost more arithmetic than it gains."""
+
 _aten = torch.ops.aten
 _FORWARD: dict[ActivationName, Callable[[Tensor, Tensor], object]] = {
     "relu": lambda z, out: torch.relu_(z) if out is z else torch.clamp_min(z, 0.0, out=out),
@@ -53,14 +56,14 @@ class MLPShape:
     @classmethod
     def of(cls, module: MLP, data: DeviceData) -> MLPShape:
         config = module.config
-        width = round_up(config.width, FEATURE_MULTIPLE)
+        width = round_up(config.width, _WIDTH_MULTIPLE if config.width >= _WIDE else FEATURE_MULTIPLE)
         features = round_up(data.prepared.input_shape[0], FEATURE_MULTIPLE)
         outputs = data.prepared.output_size
         return cls(features, width, config.depth, outputs, config.activation, data.prepared.task)
 
     @property
     def row_multiple(self) -> int:
-        return rows_in_step(FEATURE_MULTIPLE)
+        return rows_in_step(_WIDTH_MULTIPLE)
 
     @property
     def layers(self) -> list[tuple[str, int, int]]:
@@ -153,8 +156,7 @@ class StackedMLP:
     def outputs(self, weights: Tensor, x: Tensor) -> Tensor:  # (m, P), (B, F) -> (m, B, K)
         values = self._layout.views(weights)
         rows = len(x)
-        # An even number of rows fills whole vectors whatever the width.
-        states = functional.pad(x, (0, 0, 0, rows % 2)).expand(len(weights), -1, -1)
+        states = functional.pad(x, (0, 0, 0, -rows % self._shape.row_multiple)).expand(len(weights), -1, -1)
         for name, _, _ in self._shape.layers:
             bias = values[f"{name}.bias"].unsqueeze(1)
             states = torch.baddbmm(bias, states, values[f"{name}.weight"].transpose(1, 2))

@@ -53,7 +53,7 @@ def text_data(characters: int) -> PreparedData:
 
 @cache
 def problem_named(name: str) -> Problem:
-    small: JsonObject = {"width": 12, "depth": 2, "dropout": 0.2, "batch_size": 32, "learning_rate": 5e-3}
+    small: JsonObject = {"width": 16, "depth": 2, "dropout": 0.2, "batch_size": 32, "learning_rate": 5e-3}
     network, kind = name.split("-")
     if kind == "text":
         return Problem(get_network(network), text_data(2_000), {**small, "context_length": 16})

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
 from foretune.errors import ForetuneError
-from foretune.events import Event
+from foretune.events import Event, EventType
+from foretune.json_types import JsonObject
 from service.api.call import Call, ThisCall
 from service.api.documented import problems
 from service.api.metrics import STREAMS
@@ -30,6 +31,15 @@ _COMMENT = b": still here\n\n"
 _RETRY = b"retry: 1000\n\n"
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
+_EVENT: JsonObject = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
+        "event": {"type": "string", "enum": [kind.value for kind in EventType]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
 Sequence64 = Annotated[int, Query(ge=0, le=2**63 - 1, description="Resume after this event.")]
 LastEventId = Annotated[
     int | None,
@@ -46,7 +56,8 @@ LastEventId = Annotated[
             "ends after the event that finishes the experiment.",
             "content": {
                 "text/event-stream": {
-                    "schema": {"type": "string"},
+                    # Of one event, as OpenAPI 3.2 will call `itemSchema`.
+                    "schema": _EVENT,
                     "example": 'id: 1\nevent: experiment.state\ndata: {"state":"QUEUED","reason":null}\n\n',
                 }
             },

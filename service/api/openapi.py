@@ -60,6 +60,8 @@ def _require_tag(schema: _Json) -> None:
 
 def _complete(path: str, operation: _Json) -> None:
     """Adds what every call of its kind may answer."""
+    for parameter in cast("list[_Json]", operation.get("parameters", [])):
+        _never_null(parameter)
     answers = cast("_Json", operation["responses"])
     answers.pop("422", None)
     common = [422, 500]
@@ -78,6 +80,15 @@ def _complete(path: str, operation: _Json) -> None:
     if "401" in answers:
         cast("_Json", answers["401"])["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     operation["responses"] = dict(sorted(answers.items()))
+
+
+def _never_null(parameter: _Json) -> None:
+    """A parameter may be absent, which is None in Python; there is no way to write null in a URL or a header."""
+    schema = cast("_Json", parameter["schema"])
+    kinds = cast("list[_Json]", schema.pop("anyOf", []))
+    for kind in kinds:
+        if kind != {"type": "null"}:
+            schema.update({**kind, **schema})
 
 
 def _problem_schema() -> _Json:

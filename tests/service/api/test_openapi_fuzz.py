@@ -1,0 +1,152 @@
+"""The live stack, asked what its OpenAPI document allows and what it does not: no 5xx, no answer it did not announce.
+
+Schemathesis makes the requests up: examples of the document, the edges of every schema, and random bodies. They go to
+an API process of their own on the live stack, whose streams end at once, in a project of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import httpx
+import orjson
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import CheckFunction
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+
+from foretune.client import Client
+from foretune.states import ExperimentState
+from service.api.app import create_app
+from service.db.session import Database
+from service.embedded import children
+from service.embedded.ports import claim_port
+from service.settings import Settings
+from tests.conftest import make_project, wait_until
+
+if TYPE_CHECKING:
+    from service.embedded.stack import RunningStack
+
+# A schema cannot say that `low` must be less than `high`: what fits the schema may still be refused with 422.
+_NOT_ASKED: list[CheckFunction] = [positive_data_acceptance]
+# Whatever is written down as lines of text is text; a bad line is told in the answer.
+_READS_LINES = "application/x-ndjson"
+
+_EXPERIMENT = {
+    "mode": "external",
+    "metric": {"name": "loss", "goal": "minimize"},
+    "space": [{"name": "lr", "type": "float", "low": 1e-5, "high": 0.1, "log": True}],
+    "budget": {"max_trials": 3, "max_epochs": 3},
+}
+
+document = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
+
+
+class Fuzzed(NamedTuple):
+    """The API that is asked, and a key to it."""
+
+    url: str
+    key: str
+    http: httpx.Client
+
+
+@contextmanager
+def api_process(stack: RunningStack) -> Iterator[str]:
+    """Another API process on the stack's servers, as one adds them in production; its URL."""
+    plan = replace(stack.plan, port=claim_port("127.0.0.1", 0))
+    described = children.api(plan)
+    environment = {**(described.environment or os.environ), "FORETUNE_STREAM_MAX_S": "0.05"}
+    with subprocess.Popen(
+        described.argv,
+        env=environment,
+        cwd=described.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            wait_until(lambda: _answers(plan.url))
+            yield plan.url
+        finally:
+            process.terminate()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        time.sleep(0.05)
+        return False
+
+
+@pytest.fixture(scope="module")
+def fuzzed(stack: RunningStack) -> Iterator[Fuzzed]:
+    """Afterwards the project's experiments are over, so that workers are free for the next test."""
+    database = Database(stack.plan.database_url, pool_size=1)
+    project = make_project(database, f"fuzz-{uuid.uuid4().hex}")
+    database.close()
+    with api_process(stack) as url:
+        headers = {"Authorization": f"Bearer {project.key}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as http:
+            yield Fuzzed(url, project.key, http)
+        with Client(url, project.key) as client:
+            for experiment in client.experiments.list():
+                if not ExperimentState(experiment.state).finished:
+                    client.experiments.cancel(experiment.id)
+                client.experiments.delete(experiment.id)
+
+
+@schemathesis.serializer(_READS_LINES)
+def _write_lines(_: schemathesis.SerializationContext, value: object) -> bytes:
+    return value.encode("utf-8", "replace") if isinstance(value, str) else orjson.dumps(value, default=str)
+
+
+def _ask(case: schemathesis.Case, fuzzed: Fuzzed) -> None:
+    # The example of the document would be the same key for every body, and every answer but the first a 409.
+    if "Idempotency-Key" in case.headers:
+        case.headers["Idempotency-Key"] = uuid.uuid4().hex
+    if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE:
+        _aim(case, fuzzed)
+    reads_lines = case.media_type == _READS_LINES
+    case.call_and_validate(
+        base_url=fuzzed.url,
+        headers={"Authorization": f"Bearer {fuzzed.key}"},
+        excluded_checks=[*_NOT_ASKED, negative_data_rejection] if reads_lines else _NOT_ASKED,
+        timeout=60,
+    )
+
+
+def _aim(case: schemathesis.Case, fuzzed: Fuzzed) -> None:
+    """Lets a well-formed call hit something: an experiment of its own, a trial of it, its lease."""
+    wanted = {"experiment_id", "trial_id"} & set(case.path_parameters)
+    if not wanted:
+        return
+    experiment = fuzzed.http.post("/v1/experiments", json=_EXPERIMENT).raise_for_status().json()["id"]
+    asked = fuzzed.http.post(f"/v1/experiments/{experiment}/suggestions", json={"wait_seconds": 0})
+    trial = asked.raise_for_status().json()["trials"][0]
+    case.path_parameters |= {name: experiment if name == "experiment_id" else trial["id"] for name in wanted}
+    if isinstance(case.body, dict) and "lease" in case.body:
+        case.body = {**case.body, "lease": trial["lease"]["token"]}
+
+
+@document.parametrize()
+@settings(max_examples=4, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(300)
+def test_answers_are_those_that_the_document_announces(case: schemathesis.Case, fuzzed: Fuzzed) -> None:
+    _ask(case, fuzzed)
+
+
+@document.parametrize()
+@settings(max_examples=150, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_answers_are_those_that_the_document_announces_at_length(case: schemathesis.Case, fuzzed: Fuzzed) -> None:
+    _ask(case, fuzzed)

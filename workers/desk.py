@@ -49,6 +49,10 @@ class Desk:
                 _log.warning("broker_away", error=str(error))
                 time.sleep(_BUSY_S)
                 continue
+            except Exception:  # noqa: BLE001 - nor may one that cannot be read
+                _log.exception("calls_not_taken")
+                time.sleep(_BUSY_S)
+                continue
             for together in _grouped(calls):
                 try:
                     self._answer(together)

@@ -79,8 +79,7 @@ class Bus:
         if taken is None:
             return []
         now = time.time()
-        messages = [orjson.loads(text) for text in taken[1]]  # type: ignore[arg-type]
-        calls = [Call(one["id"], one["kind"], one["payload"]) for one in messages if one["deadline"] >= now]
+        calls = [call for text in taken[1] if (call := _read(text, now)) is not None]  # type: ignore[arg-type]
         if not calls:
             # Nobody took any for a while: what is left lies even longer, or arrives faster than it is answered.
             self._redis.ltrim(CALLS, -_CALLS_KEPT, -1)
@@ -112,6 +111,16 @@ def _message(kind: str, payload: JsonObject, timeout_s: float) -> tuple[str, byt
     # Clocks of different machines differ a little; a call answered late is merely ignored.
     deadline = time.time() + timeout_s + 5.0
     return call_id, orjson.dumps({"id": call_id, "kind": kind, "payload": payload, "deadline": deadline})
+
+
+def _read(text: bytes, now: float) -> Call | None:
+    """A call that somebody still waits for; None for one that came too late, or for what is no call at all."""
+    try:
+        message = orjson.loads(text)
+        call = Call(str(message["id"]), str(message["kind"]), dict(message["payload"]))
+        return call if message["deadline"] >= now else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _answer(reply: object) -> JsonObject | None:

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from foretune.json_types import JsonObject
 from foretune.wire.experiments import ExperimentRequest
 from service.artifacts import ArtifactStore
 from service.bus import Bus
+from service.bus.names import CALLS
 from service.db.session import Database
 from service.usecases import experiments
 from tests.conftest import Project
@@ -100,3 +102,13 @@ def test_a_call_that_fails_spoils_no_other(bus: Bus, desk: Desk, experiment: str
     unknown, malformed, nonsense, good = runner.run(ask())
     assert (unknown, malformed, nonsense) == (None, None, None)
     assert len(_proposals(good)) == 1
+
+
+def test_what_nobody_can_read_spoils_nothing(bus: Bus, desk: Desk, experiment: str, runner: asyncio.Runner) -> None:
+    """Given something else lies among the calls, the desk goes on with the next one."""
+    with redis.Redis.from_url(bus.redis_url) as connection:
+        for text in (b"not json", b"[]", b'{"id": 1}'):
+            connection.rpush(CALLS, text)
+    desk.start()
+    asked = bus.call("propose", {"experiment": experiment, "count": 1}, 20.0)
+    assert len(_proposals(runner.run(asked))) == 1

@@ -27,7 +27,7 @@ import optuna
 
 from benchmarks import service_latency as latency
 from benchmarks.service_clients import Clients
-from benchmarks.service_machine import TransactionCount
+from benchmarks.service_machine import TransactionCount, settle
 from benchmarks.service_ours import Histories
 from benchmarks.service_peer import StudyTemplates, plain_url
 from benchmarks.service_report import Results
@@ -56,6 +56,7 @@ def main() -> None:
         client = held.enter_context(Client(stack.url, stack.key_file.read_text().strip()))
         database = Database(stack.plan.database_url, pool_size=1)
         held.callback(database.close)
+        settle(_pids(stack))
         bench = _Bench(arguments, stack, client, Histories(client, database), clients, results)
         for part in arguments.only:
             bench.part(part)
@@ -82,7 +83,7 @@ class _Bench:
         self._histories = histories
         self._results = results
         self._templates = StudyTemplates(stack.plan.database_url)
-        self._contest = Contest(histories, self._templates, clients, self._pids)
+        self._contest = Contest(histories, self._templates, clients, lambda: _pids(stack))
 
     def part(self, name: str) -> None:
         """Runs one of PARTS."""
@@ -154,10 +155,10 @@ class _Bench:
         address = plain_url(self._stack.plan.database_url).replace("/foretune?", "/postgres?", 1)
         return TransactionCount(address, database)
 
-    def _pids(self) -> dict[str, int]:
-        supervisor = self._stack.supervisor
-        pids = {name: supervisor.pid(name) for name in supervisor.names()}
-        return {name: pid for name, pid in pids.items() if pid is not None}
+
+def _pids(stack: RunningStack) -> dict[str, int]:
+    pids = {name: stack.supervisor.pid(name) for name in stack.supervisor.names()}
+    return {name: pid for name, pid in pids.items() if pid is not None}
 
 
 def _arguments() -> argparse.Namespace:

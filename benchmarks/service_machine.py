@@ -11,6 +11,8 @@ from pathlib import Path
 import psycopg
 
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_SETTLED_FOR_S = 2.0
+_IDLE_SHARE = 0.05
 _STATISTICS_LAG_S = 11.0
 """Postgres' idle connections tell their statistics at the latest after 10 s."""
 
@@ -41,6 +43,16 @@ def _tree(pid: int, children: Mapping[int, list[int]], own: Mapping[int, float])
 def difference(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
     """What was added to each, in seconds."""
     return {name: after[name] - before.get(name, 0.0) for name in after}
+
+
+def settle(roots: Mapping[str, int]) -> None:
+    """Waits until the processes have started up and do next to nothing, a minute at most."""
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
+        before = cpu_seconds(roots)
+        time.sleep(_SETTLED_FOR_S)
+        if sum(difference(cpu_seconds(roots), before).values()) < _IDLE_SHARE * _SETTLED_FOR_S:
+            return
 
 
 class TransactionCount:

@@ -208,6 +208,7 @@ def stack(short_folder: Path) -> Iterator[RunningStack]:
         "FORETUNE_UPKEEP_EVERY_S": "0.5",
         "FORETUNE_CHECKPOINT_EVERY_S": "0.2",
         "FORETUNE_SHIFT_S": "5",
+        "FORETUNE_MAX_UPLOAD_BYTES": str(3 * 2**20),
         "OMP_NUM_THREADS": "1",
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -115,7 +115,7 @@ def patch(tx: Transaction, bus: Bus, project: str, experiment_id: str, patch: Ex
                 f"experiment {experiment_id} is {stored.state}: only name and labels can change", code="finished"
             )
         if patch.space is not None:
-            changes["space"] = _widened(stored, Space(tuple(patch.space)))
+            changes["space"] = _widened(stored, submissions.read_space(patch.space))
         if patch.budget is not None:
             changes.update(_raised(stored, patch.budget))
         if changes:

@@ -210,7 +210,7 @@ def _task(tx: Transaction, project: str, request: RecommendationRequest) -> _Tas
     if request.network is None:
         if request.dataset is not None:
             _checked_dataset(tx, project, request.dataset)
-        return _Task(Space(tuple(request.space or ())), request.max_epochs, metric=metric, goal=goal)
+        return _Task(submissions.read_space(request.space or ()), request.max_epochs, metric=metric, goal=goal)
     tunables = _tunables(tx, request.network)
     if request.dataset is not None:
         # Exactly what a submission of this task would search, refused with the same words.
@@ -230,7 +230,7 @@ def _task(tx: Transaction, project: str, request: RecommendationRequest) -> _Tas
 
 def _checked_space(tx: Transaction, tunables: Tunables, request: RecommendationRequest) -> Space:
     """What of a network is searched where there is no data set to ask."""
-    space = Space(tuple(request.space or networks.get(tx, str(request.network)).space))
+    space = submissions.read_space(request.space or networks.get(tx, str(request.network)).space)
     try:
         tunables.check_space(space, {})
     except InvalidRequest as error:

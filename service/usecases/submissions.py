@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from foretune.errors import FieldError, InvalidExperiment, InvalidRequest, NotFound
+from foretune.errors import FieldError, InvalidExperiment, InvalidRequest, InvalidSpace, NotFound
 from foretune.ids import new_id
 from foretune.json_types import JsonObject
 from foretune.metrics import Goal
@@ -88,7 +88,7 @@ def _external(request: ExperimentRequest) -> _Parts:
         _refuse("metric", 'an external experiment needs a metric, such as {"name": "val_loss", "goal": "minimize"}')
     if "budget" not in request.model_fields_set:
         _refuse("budget", 'an external experiment needs a budget, such as {"max_trials": 50}')
-    space = _space(request.space)
+    space = read_space(request.space)
     check_schedule(space, request.fixed)
     return _Parts(_settled(space, request.fixed), request.fixed, request.metric.name, request.metric.goal)
 
@@ -112,7 +112,7 @@ def _managed(tx: Transaction, project: str, request: ExperimentRequest) -> _Part
             f"network {network.name!r} reads {' or '.join(network.views)} data; dataset {dataset.name!r} can be read "
             f"as {' or '.join(dataset.views)}",
         )
-    space = _space(request.space) if request.space is not None else _default_space(network, dataset.task)
+    space = read_space(request.space) if request.space is not None else _default_space(network, dataset.task)
     _check_tunables(network, space, request.fixed)
     check_schedule(space, request.fixed)
     names = network.metrics[dataset.task.value]
@@ -169,8 +169,13 @@ def _check_tunables(network: wire_datasets.Network, space: Space, fixed: JsonObj
         raise InvalidExperiment(error.message, errors=faults) from None
 
 
-def _space(parameters: list[Parameter]) -> Space:
-    return Space(tuple(parameters))
+def read_space(parameters: Sequence[Parameter]) -> Space:
+    """The space of a request. Raises InvalidSpace, its faults located in the body."""
+    try:
+        return Space(tuple(parameters))
+    except InvalidSpace as error:
+        faults = [FieldError(("body", "space", *fault.loc), fault.msg) for fault in error.errors]
+        raise InvalidSpace(error.message, errors=faults) from None
 
 
 def _settled(space: Space, fixed: JsonObject) -> Space:

@@ -55,10 +55,10 @@ class Live:
 
     def submit(self, **changes: JsonValue) -> Experiment:
         """A managed experiment; `changes` replace fields of its request."""
-        return self.client.experiments.create({**JOB, **changes})
+        return self.client.experiments.create(_changed(JOB, changes))
 
     def external(self, **changes: JsonValue) -> Experiment:
-        return self.client.experiments.create({**EXTERNAL, **changes})
+        return self.client.experiments.create(_changed(EXTERNAL, changes))
 
     def curves(self, experiment: Experiment) -> list[Curve]:
         """(epoch, value) of every trial, by number."""
@@ -96,6 +96,10 @@ class Live:
     def artifacts_of(self, experiment_id: str) -> list[Path]:
         return list(self.stack.plan.layout.artifacts.glob(f"checkpoints/{experiment_id}/**/*"))
 
+    def wait(self, seconds: float) -> None:
+        """Between two looks."""
+        time.sleep(seconds)
+
     def wait_until_ready(self, within_s: float = 60.0) -> None:
         """Every part answers and every process runs."""
         deadline = time.monotonic() + within_s
@@ -111,6 +115,11 @@ class Live:
                 said = repr(error)
             assert time.monotonic() < deadline, said
             time.sleep(0.05)
+
+
+def _changed(body: JsonObject, changes: JsonObject) -> JsonObject:
+    """The body with these fields replaced; None leaves a field out."""
+    return {name: value for name, value in {**body, **changes}.items() if value is not None}
 
 
 def children(pid: int) -> list[int]:

@@ -35,9 +35,11 @@ from service.settings import Settings
 from tests.conftest import make_project, wait_until
 
 if TYPE_CHECKING:
+    from schemathesis import APIOperation
+
     from service.embedded.stack import RunningStack
 
-Case: TypeAlias = schemathesis.Case  # type: ignore[type-arg]
+Case: TypeAlias = "schemathesis.Case[APIOperation[object, object, object, object]]"
 
 # A schema cannot say that `low` must be less than `high`: what fits the schema may still be refused with 422.
 _NOT_ASKED: list[CheckFunction] = [positive_data_acceptance]

@@ -1,7 +1,7 @@
 """Where data sets, checkpoints and models lie: a folder, or any fsspec address such as `s3://bucket/prefix`.
 
 Callers name artifacts by key (`datasets/dst_1/upload`), never by path. A key appears whole or not at all: local files
-are written beside their place and renamed, object stores publish an upload when it is complete.
+are written beside their place and renamed, what goes to an object store is complete before its upload begins.
 """
 
 from __future__ import annotations
@@ -53,24 +53,17 @@ class ArtifactStore:
                 with _local_writer(self._folder / _checked(key)) as file:
                     yield file
                 return
-            file = self._fs.open(self._path(key), "wb", autocommit=False)
-            try:
-                yield file
-                file.close()
-                file.commit()
-            except BaseException:
-                file.discard()
-                raise
+            # Not every store can take back an upload that has begun: it begins when there is nothing left to go wrong.
+            with tempfile.TemporaryDirectory(prefix="foretune-") as folder:
+                staged = Path(folder) / "artifact"
+                with staged.open("wb") as file:
+                    yield file
+                self._fs.put_file(str(staged), self._path(key))
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Writes `data` under `key`, replacing what is there at once."""
         with self.writer(key) as file:
             file.write(data)
-
-    def put_file(self, key: str, path: Path) -> None:
-        """Writes the content of a local file under `key`."""
-        with path.open("rb") as source, self.writer(key) as target:
-            shutil.copyfileobj(source, target, 1 << 20)
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:

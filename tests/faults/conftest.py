@@ -38,7 +38,7 @@ EXTERNAL: JsonObject = {
     "mode": "external",
     "space": [{"name": "x", "type": "float", "low": 0.0, "high": 1.0}],
     "metric": {"name": "score", "goal": "maximize"},
-    "budget": {"max_trials": 100, "max_epochs": 10},
+    "budget": {"max_trials": 100_000, "max_epochs": 10},
     "stopping": "none",
 }
 Curve = list[tuple[int, float | None]]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import redis
 
 from foretune.client import Experiment
 from foretune.errors import ForetuneError
@@ -59,7 +60,7 @@ class Listener:
 
 
 class TestWorkers:
-    @pytest.mark.parametrize("victim", ["pool", "main"])
+    @pytest.mark.parametrize("victim", ["pool", pytest.param("main", marks=pytest.mark.slow)])
     def test_killed_in_the_middle_of_an_epoch(
         self, live: Live, undisturbed: list[Curve], whole_log: WholeLog, victim: str
     ) -> None:
@@ -152,13 +153,11 @@ class TestRedis:
 
     def test_emptied_it_costs_nothing(self, live: Live, undisturbed: list[Curve]) -> None:
         """Given Redis loses all it held, upkeep rings again."""
-        import redis
-
-        live.stop("train-1")
+        live.kill("train-1", signal.SIGSTOP)
         experiment = live.submit()
         with redis.Redis.from_url(live.stack.plan.redis_url) as connection:
             connection.flushall()
-        live.resume("train-1")
+        live.kill("train-1", signal.SIGCONT)
         assert experiment.wait(timeout_s=PATIENCE_S).state == "COMPLETED"
         assert live.curves(experiment) == undisturbed
 
@@ -222,7 +221,7 @@ class TestApi:
 @pytest.mark.timeout(600)
 def test_everything_dies_again_and_again(live: Live, undisturbed: list[Curve], whole_log: WholeLog) -> None:
     """Given kill -9 of one process after another while a job and a client work, both end as if nothing was."""
-    running, external = live.submit(), live.external(budget={"max_trials": 400, "max_epochs": 1})
+    running, external = live.submit(), live.external()
     listener = Listener(live, running)
     told: list[tuple[str, float]] = []
     over = threading.Event()

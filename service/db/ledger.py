@@ -10,9 +10,9 @@ the service, and a statement costs more than what it writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
+from typing import TypeVar
 
 import orjson
 
@@ -21,101 +21,15 @@ from foretune.events import EventType
 from foretune.json_types import JsonObject
 from foretune.states import ExperimentState, TrialState, check_experiment_move, check_trial_move
 from service.db import experiments as experiment_rows
+from service.db import ledger_statements as sql
 from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
 from service.db.session import Transaction
 from service.db.trials import StoredTrial
 
+_Stored = TypeVar("_Stored", StoredTrial, StoredExperiment)
 Wake = Callable[[str], None]
 """Wakes whoever streams the events of this experiment; `Bus.publish`, where there is a bus."""
-
-# What a trial was proposed with never changes.
-_TRIAL_CHANGES = [
-    name
-    for name in trial_rows.COLUMNS
-    if name
-    not in (
-        *("id", "experiment_id", "number", "configuration", "hyperparameters", "lr_schedule", "max_epochs"),
-        *("origin", "predicted", "proposal", "created_at"),
-    )
-]
-_RUNNING_CHANGES = [
-    *("state", "reason", "started_at", "finished_at", "rung_at", "event_seq", "epochs"),
-    *("trials_created", "trials_finished", "trials_running", "trials_queued"),
-    *("best_trial_id", "best_value", "best_epoch"),
-]
-"""What work changes of an experiment. The rest is what was submitted: large, and changed by a patch alone."""
-_SUBMITTED_CHANGES = [
-    name
-    for name in experiment_rows.COLUMNS
-    if name not in ("id", "project_id", "mode", "dataset_id", "dataset_name", "network", "seed", "created_at")
-    and name not in _RUNNING_CHANGES
-]
-_CHANGED_TRIAL = ("id", *_TRIAL_CHANGES)
-_EVENT = "(experiment_id, seq, type, data)"
-_ANSWER = "(project_id, key, fingerprint, status, body)"
-_MEASUREMENT = "(trial_id, epoch, experiment_id, seq, value, seconds, metrics)"
-
-
-def _lock(condition: str) -> bytes:
-    """The experiment, and the time. NO KEY UPDATE shuts out every other ledger, but no row that refers to it."""
-    columns = ", ".join(f"e.{name}" for name in experiment_rows.COLUMNS)
-    return f"""
-        SELECT clock_timestamp(), {columns} FROM experiments AS e
-        WHERE e.id = %(id)s {condition} FOR NO KEY UPDATE
-    """.encode()  # noqa: S608 - names of ours
-
-
-def _lock_with_trial(condition: str) -> bytes:
-    """The experiment and the trial, both locked in this order: after a wait both are as their last writer left them."""
-    columns = ", ".join(
-        [f"e.{name}" for name in experiment_rows.COLUMNS] + [f"t.{name}" for name in trial_rows.COLUMNS]
-    )
-    return f"""
-        SELECT clock_timestamp(), {columns} FROM experiments AS e JOIN trials AS t ON t.experiment_id = e.id
-        WHERE t.id = %(id)s {condition} FOR NO KEY UPDATE OF e, t
-    """.encode()  # noqa: S608 - names of ours
-
-
-def _write(experiment_changes: Sequence[str], *, many: bool) -> bytes:
-    """Everything in one statement. The parts refer to nothing of each other: Postgres runs them on one snapshot.
-
-    `many`: the changed trials are an array. For one alone the planner knows that it is one, and uses the index.
-    """
-    populate = "jsonb_populate_recordset" if many else "jsonb_populate_record"
-    return f"""
-        WITH made AS (
-            INSERT INTO trials SELECT row.* FROM jsonb_populate_recordset(NULL::trials, %(made)s::jsonb) AS row
-        ), changed AS (
-            UPDATE trials SET {_assignments(_TRIAL_CHANGES)}
-            FROM {populate}(NULL::trials, %(changed)s::jsonb) AS row WHERE trials.id = row.id
-        ), measured AS (
-            INSERT INTO measurements {_MEASUREMENT}
-            SELECT {_MEASUREMENT.strip("()")}
-            FROM jsonb_populate_recordset(NULL::measurements, %(measured)s::jsonb)
-            ON CONFLICT DO NOTHING
-        ), told AS (
-            INSERT INTO events {_EVENT}
-            SELECT {_EVENT.strip("()")} FROM jsonb_populate_recordset(NULL::events, %(told)s::jsonb)
-        ), answered AS (
-            INSERT INTO idempotency_keys {_ANSWER}
-            SELECT {_ANSWER.strip("()")} FROM jsonb_populate_recordset(NULL::idempotency_keys, %(answered)s::jsonb)
-        )
-        UPDATE experiments SET {_assignments(experiment_changes)}
-        FROM jsonb_populate_record(NULL::experiments, %(experiment)s::jsonb) AS row
-        WHERE experiments.id = row.id
-    """.encode()  # noqa: S608 - names of ours
-
-
-def _assignments(names: Sequence[str]) -> str:
-    return ", ".join(f"{name} = row.{name}" for name in names)
-
-
-_OF_PROJECT = "AND e.project_id = %(project)s"
-_LOCK, _LOCK_IN_PROJECT = _lock(""), _lock(_OF_PROJECT)
-_LOCK_TRIAL, _LOCK_TRIAL_IN_PROJECT = _lock_with_trial(""), _lock_with_trial(_OF_PROJECT)
-_WRITE, _WRITE_MANY = _write(_RUNNING_CHANGES, many=False), _write(_RUNNING_CHANGES, many=True)
-_WRITE_ALL = _write(_RUNNING_CHANGES + _SUBMITTED_CHANGES, many=True)
 
 
 class Ledger:
@@ -142,7 +56,7 @@ class Ledger:
     @classmethod
     def of_experiment(cls, tx: Transaction, experiment_id: str, *, project: str | None, wake: Wake | None) -> Ledger:
         """Locks the experiment. `project` None: a worker asks. Raises NotFound."""
-        statement = _LOCK if project is None else _LOCK_IN_PROJECT
+        statement = sql.LOCK if project is None else sql.LOCK_IN_PROJECT
         found = tx.rows(statement, {"id": experiment_id, "project": project})
         if not found:
             raise NotFound(f"there is no experiment {experiment_id!r}")
@@ -153,7 +67,7 @@ class Ledger:
     @classmethod
     def of_trial(cls, tx: Transaction, trial_id: str, *, project: str | None, wake: Wake | None) -> Ledger:
         """Locks the experiment that the trial belongs to, and the trial. Raises NotFound."""
-        statement = _LOCK_TRIAL if project is None else _LOCK_TRIAL_IN_PROJECT
+        statement = sql.LOCK_TRIAL if project is None else sql.LOCK_TRIAL_IN_PROJECT
         found = tx.rows(statement, {"id": trial_id, "project": project})
         if not found:
             raise NotFound(f"there is no trial {trial_id!r}")
@@ -179,7 +93,7 @@ class Ledger:
 
     def change(self, **columns: object) -> None:
         """Changes the experiment."""
-        self.experiment = replace(self.experiment, **columns)  # type: ignore[arg-type]
+        self.experiment = _replaced(self.experiment, columns)
 
     def event(self, kind: EventType, data: JsonObject) -> int:
         """Appends to the log; its number."""
@@ -216,7 +130,7 @@ class Ledger:
 
     def add_trial(self, trial: StoredTrial) -> StoredTrial:
         """Adds a trial that runs at once; the trial as it will be written."""
-        self._made[trial.id] = added = replace(trial, changed_seq=self.experiment.event_seq)
+        self._made[trial.id] = added = _replaced(trial, {"changed_seq": self.experiment.event_seq})
         self.change(trials_created=self.experiment.trials_created + 1)
         self._count(trial.state, +1)
         return added
@@ -231,7 +145,7 @@ class Ledger:
 
     def update_trial(self, trial: StoredTrial, **columns: object) -> StoredTrial:
         """Changes a trial; the trial as it will be written."""
-        updated = replace(trial, **columns, changed_seq=self.experiment.event_seq)  # type: ignore[arg-type]
+        updated = _replaced(trial, {**columns, "changed_seq": self.experiment.event_seq})
         noted = self._made if trial.id in self._made else self._changed
         noted[trial.id] = updated
         self._read = None
@@ -240,7 +154,7 @@ class Ledger:
     def move_trial(self, trial: StoredTrial, target: TrialState, **columns: object) -> StoredTrial:
         """Changes a trial's state and says so in the log. Raises IllegalTransition."""
         check_trial_move(trial.state, target)
-        moved = replace(trial, state=target, **columns)  # type: ignore[arg-type]
+        moved = _replaced(trial, {**columns, "state": target})
         data: JsonObject = {
             "trial": moved.id,
             "number": moved.number,
@@ -268,29 +182,38 @@ class Ledger:
         noted = (self._made, self._changed, self._measured, self._events, self._answered)
         if self.experiment == self._written and not any(noted):
             return
-        changed: list[dict[str, object]] = [_columns(trial, _CHANGED_TRIAL) for trial in self._changed.values()]
-        statement, experiment_changes = _WRITE_MANY, _RUNNING_CHANGES
-        if any(getattr(self.experiment, name) is not getattr(self._written, name) for name in _SUBMITTED_CHANGES):
-            statement, experiment_changes = _WRITE_ALL, _RUNNING_CHANGES + _SUBMITTED_CHANGES
-        elif len(changed) <= 1:
-            statement = _WRITE
-        (run or self.tx.run)(
-            statement,
-            {
-                "made": _json(list(self._made.values())),
-                "changed": (_json(changed[0]) if changed else None) if statement is _WRITE else _json(changed),
-                "measured": _json(self._measured),
-                "told": _json(self._events),
-                "answered": _json(self._answered),
-                "experiment": _json(_columns(self.experiment, ["id", *experiment_changes])),
-            },
-        )
+        (run or self.tx.run)(*self._statement())
         if self._events and self._wake is not None:
             wake, experiment_id = self._wake, self.experiment.id
             self.tx.after_commit(lambda: wake(experiment_id), once=("events", experiment_id))
         self._written = self.experiment
         for notes in noted:
             notes.clear()
+
+    def _statement(self) -> tuple[bytes, Mapping[str, object]]:
+        """What writes all that was noted."""
+        then, now = self._written, self.experiment
+        work_alone = all(getattr(now, name) is getattr(then, name) for name in sql.SUBMITTED_CHANGES)
+        one = work_alone and len(self._changed) <= 1
+        changed = [_columns(trial, sql.CHANGED_TRIAL) for trial in self._changed.values()]
+        experiment = _columns(now, ["id", *sql.RUNNING_CHANGES, *(() if work_alone else sql.SUBMITTED_CHANGES)])
+        parameters = {
+            "made": _json(list(self._made.values())),
+            "changed": _json(changed) if not one else _json(changed[0]) if changed else None,
+            "measured": _json(self._measured),
+            "told": _json(self._events),
+            "answered": _json(self._answered),
+            "experiment": _json(experiment),
+        }
+        return sql.WRITE if one else sql.WRITE_MANY if work_alone else sql.WRITE_ALL, parameters
+
+
+def _replaced(stored: _Stored, columns: Mapping[str, object]) -> _Stored:
+    """`dataclasses.replace`, which takes ten times as long, and a report takes five of them."""
+    new = object.__new__(type(stored))
+    new.__dict__.update(stored.__dict__)
+    new.__dict__.update(columns)
+    return new
 
 
 def _columns(stored: StoredTrial | StoredExperiment, names: Sequence[str]) -> dict[str, object]:

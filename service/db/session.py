@@ -10,7 +10,7 @@ from typing import NamedTuple
 import orjson
 import psycopg
 import structlog
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -18,6 +18,9 @@ from foretune.errors import IdempotencyConflict, Unavailable
 
 _log = structlog.get_logger(__name__)
 Doorbell = Callable[[], None]
+
+
+PsycopgConnection = psycopg.Connection[tuple[object, ...]]
 
 
 class Statement(NamedTuple):
@@ -30,15 +33,19 @@ class Statement(NamedTuple):
 class Transaction:
     """One transaction. What must happen only once it is durable goes to `after_commit`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._last: tuple[bytes, Mapping[str, object]] | None = None
+    def __init__(self, engine: Engine, pooled: PoolProxiedConnection) -> None:
+        self._engine = engine
+        self._pooled = pooled
+        self._connection: Connection | None = None
+        self._last: Statement | None = None
         self._doorbells: dict[object, Doorbell] = {}
 
     @property
     def connection(self) -> Connection:
         """SQLAlchemy's connection, for everything that is not hot."""
         self._run_last()
+        if self._connection is None:
+            self._connection = Connection(self._engine, self._pooled)
         return self._connection
 
     def after_commit(self, ring: Doorbell, *, once: object = None) -> None:
@@ -66,28 +73,27 @@ class Transaction:
     def run_last(self, statement: bytes, parameters: Mapping[str, object]) -> None:
         """`run` for what is probably the last statement: it travels with the commit, or before the next statement."""
         self._run_last()
-        self._last = statement, parameters
+        self._last = Statement(statement, parameters)
 
     def commit(self) -> None:
-        """For `Database` alone: commits in one round trip with what came last."""
-        if self._last is not None:
-            driver = self._connection.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)
-            (statement, parameters), self._last = self._last, None
-            with driver.pipeline():
-                driver.execute(statement, parameters, prepare=True)
-                driver.commit()
+        """For `Database` alone: commits, in one round trip with what came last."""
+        driver, last = driver_of(self._pooled), self._last
+        if last is None:
+            driver.commit()
+            return
+        with driver.pipeline():
+            driver.execute(last.text, last.parameters, prepare=True)
+            driver.commit()
 
     @property
-    def _driver(self) -> psycopg.Connection[tuple[object, ...]]:
-        driver = self.connection.connection.driver_connection
-        assert isinstance(driver, psycopg.Connection)
-        return driver
+    def _driver(self) -> PsycopgConnection:
+        self._run_last()
+        return driver_of(self._pooled)
 
     def _run_last(self) -> None:
         if self._last is not None:
-            (statement, parameters), self._last = self._last, None
-            self.run(statement, parameters)
+            last, self._last = self._last, None
+            driver_of(self._pooled).execute(last.text, last.parameters, prepare=True)
 
     def ring(self) -> None:
         # A doorbell that fails loses nothing: the row is there, readers poll and upkeep rings again.
@@ -96,6 +102,13 @@ class Transaction:
                 doorbell()
             except Exception as error:  # noqa: BLE001
                 _log.warning("doorbell_failed", error=str(error))
+
+
+def driver_of(pooled: PoolProxiedConnection) -> PsycopgConnection:
+    """The driver's own connection."""
+    driver = pooled.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
 
 
 class Database:
@@ -111,7 +124,6 @@ class Database:
             json_deserializer=orjson.loads,
             connect_args={"connect_timeout": 5, "application_name": "foretune", "prepare_threshold": 2},
         )
-        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -120,10 +132,16 @@ class Database:
         Raises Unavailable when Postgres cannot be reached or goes away in the middle, IdempotencyConflict when a
         ledger's answer came second.
         """
-        with self._translated(), self.engine.begin() as connection:
-            transaction = Transaction(connection)
-            yield transaction
-            transaction.commit()
+        with self._translated(), self._pooled() as pooled:
+            transaction = Transaction(self.engine, pooled)
+            try:
+                yield transaction
+                transaction.commit()
+            except BaseException:
+                # One that is broken is closed by the pool.
+                if pooled.is_valid and not driver_of(pooled).broken:
+                    pooled.rollback()
+                raise
         transaction.ring()
 
     @contextmanager
@@ -132,8 +150,22 @@ class Database:
 
         Raises Unavailable when Postgres cannot be reached.
         """
-        with self._translated(), self._reader.connect() as connection:
-            yield Transaction(connection)
+        with self._translated(), self._pooled() as pooled:
+            driver = driver_of(pooled)
+            driver.autocommit = True
+            try:
+                yield Transaction(self.engine, pooled)
+            finally:
+                if not driver.broken:
+                    driver.autocommit = False
+
+    @contextmanager
+    def _pooled(self) -> Iterator[PoolProxiedConnection]:
+        pooled = self.engine.raw_connection()
+        try:
+            yield pooled
+        finally:
+            pooled.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

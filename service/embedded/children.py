@@ -7,18 +7,39 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.embedded.gate import command
+from service.embedded.gate import command, gated
 from service.embedded.layout import Layout
-from service.embedded.processes import ChildSpec
+from service.embedded.spawning import ChildSpec
 
 API_STAGE = 3
 WORKER_STAGE = 2
 DESK_QUEUES = "propose,datasets,upkeep,meta"
 _CELERY = ("celery.bin.celery", "celery.bin.worker", "celery.apps.worker", "kombu.transport.redis", "workers.app")
+_DESK = ("workers.desk", "workers.parsing")
+# What at least two of the processes need, and whose import looks at no setting that differs between them.
+SHARED_IMPORTS = (
+    "celery.bin.celery",
+    "celery.app.amqp",
+    "celery.app.control",
+    "kombu.transport.redis",
+    "service.artifacts",
+    "service.bus",
+    "service.db.session",
+    "service.logs",
+    "service.usecases.datasets",
+    "service.usecases.experiments",
+    "service.usecases.health",
+    "service.usecases.histories",
+    "service.usecases.recommendations",
+    "service.usecases.shifts",
+    "service.usecases.suggestions",
+    "service.usecases.upkeep",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,17 @@ class StackPlan:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
+def fork_server(plan: StackPlan) -> ChildSpec:
+    """The warm interpreter that the other Python processes are forked off."""
+    return ChildSpec(
+        name="forkserver",
+        argv=(sys.executable, "-m", "service.embedded.forkserver", ",".join(SHARED_IMPORTS)),
+        log=plan.layout.log("forkserver"),
+        environment=_environment(plan),
+        folder=plan.layout.run,
+    )
+
+
 def api(plan: StackPlan) -> ChildSpec:
     """The HTTP API."""
     arguments = ("--host", plan.host, "--port", str(plan.port))
@@ -49,7 +81,7 @@ def api(plan: StackPlan) -> ChildSpec:
 def desk_worker(plan: StackPlan) -> ChildSpec:
     """The worker for everything but training: four threads."""
     pool = ("-P", "threads", "-c", "4")
-    return _worker(plan, "desk", DESK_QUEUES, pool, stop_timeout_s=15.0)
+    return _worker(plan, "desk", DESK_QUEUES, pool, imports=(*_CELERY, *_DESK), stop_timeout_s=15.0)
 
 
 def train_worker(plan: StackPlan, number: int, gpus: tuple[str, ...] = ()) -> ChildSpec:
@@ -90,6 +122,7 @@ def _worker(
     pool: tuple[str, ...],
     extra: Mapping[str, str] | None = None,
     *,
+    imports: tuple[str, ...] = _CELERY,
     stop_timeout_s: float,
 ) -> ChildSpec:
     # Without mingle and gossip: workers here share everything through Postgres, and mingling costs a second at the
@@ -97,7 +130,7 @@ def _worker(
     quiet = ("--without-mingle", "--without-gossip")
     arguments = ("-A", "workers.app", "worker", "-Q", queues, *pool, "-n", f"{name}@%h", "-l", plan.log_level, *quiet)
     return _python_child(
-        plan, name, WORKER_STAGE, _CELERY, "celery", *arguments, extra=extra, stop_timeout_s=stop_timeout_s
+        plan, name, WORKER_STAGE, imports, "celery", *arguments, extra=extra, stop_timeout_s=stop_timeout_s
     )
 
 
@@ -114,6 +147,7 @@ def _python_child(
     return ChildSpec(
         name=name,
         argv=command(plan.layout.gate, imports, module, *arguments),
+        gated=gated(plan.layout.gate, imports, module, *arguments),
         log=plan.layout.log(name),
         environment={**_environment(plan), **(extra or {})},
         # `python -m` imports from the working folder first: not the user's, which may hold anything.

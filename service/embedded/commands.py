@@ -20,8 +20,8 @@ from service.embedded.interrupts import termination_as_interrupt
 from service.embedded.layout import default_data_dir
 
 if TYPE_CHECKING:
+    from service.embedded.child import ChildEvent
     from service.embedded.stack import RunningStack
-    from service.embedded.supervisor import ChildEvent
 
 _console = Console(highlight=False)
 _errors = Console(stderr=True, highlight=False)
@@ -146,7 +146,7 @@ def _show_progress(message: str) -> None:
 
 
 def _show_event(event: ChildEvent) -> None:
-    from service.embedded.supervisor import ChildEventKind
+    from service.embedded.child import ChildEventKind
 
     if event.kind is ChildEventKind.DIED:
         _errors.print(f"[yellow]warning[/]: {escape(event.detail)}", soft_wrap=True)

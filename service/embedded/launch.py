@@ -47,6 +47,15 @@ def _enter_namespace(libc: ctypes.CDLL, uid: int, gid: int) -> None:
             _refuse(f"cannot write /proc/self/{name}: {error}")
 
 
+def end_with_parent(libc: ctypes.CDLL, parent: int, signal_number: int) -> None:
+    """Ask the kernel to send us `signal_number` when `parent` ends. Ends this process if it has ended already."""
+    if libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0) != 0:
+        _refuse(f"prctl: {os.strerror(ctypes.get_errno())}")
+    # The parent may have died before the line above; then no signal would ever come.
+    if os.getppid() != parent:
+        _refuse("the supervisor is gone")
+
+
 def main(arguments: list[str]) -> NoReturn:
     """Arrange and exec; see the module's docstring for `arguments`."""
     parent, signal_number, run_as, _, *command = arguments
@@ -59,11 +68,7 @@ def main(arguments: list[str]) -> NoReturn:
         os.setgid(int(ids[1]))
         os.setuid(int(ids[0]))
     # Last, because a change of user clears it.
-    if libc.prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
-        _refuse(f"prctl: {os.strerror(ctypes.get_errno())}")
-    # The parent may have died before the line above; then no signal would ever come.
-    if os.getppid() != int(parent):
-        _refuse("the supervisor is gone")
+    end_with_parent(libc, int(parent), int(signal_number))
     try:
         os.execve(command[0], command, os.environ)
     except OSError as error:

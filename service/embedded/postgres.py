@@ -25,7 +25,8 @@ from urllib.parse import quote
 
 from service.embedded.faults import StackError, StackFault
 from service.embedded.layout import Layout, disk_full
-from service.embedded.processes import ChildSpec, RunAs, command_line, identify, log_tail
+from service.embedded.processes import identify, log_tail
+from service.embedded.spawning import ChildSpec, RunAs, command_line
 
 USER = "foretune"
 DATABASE = "foretune"

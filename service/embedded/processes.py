@@ -1,8 +1,7 @@
-"""Processes of a local stack: how one is described, started, recognised again, and ended with all it started.
+"""Processes of a local stack: how one is recognised again, and ended with all it started.
 
-A pid alone identifies nothing: pids are used again. An `Identity` is the pid with the moment it started (and
-the boot it started in), which no two processes share. Every child leads a session of its own, so that Ctrl-C
-in the terminal reaches the supervisor alone, and so that what a child started can be found after it died.
+A pid alone identifies nothing: pids are used again. An `Identity` is the pid with the moment it started (and the boot
+it started in), which no two processes share.
 """
 
 from __future__ import annotations
@@ -13,52 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from service.embedded.layout import rotate_log, write_private
+from service.embedded.layout import write_private
 
 _ON_LINUX = sys.platform == "linux"
-_MARK = "FORETUNE_RUN_FOLDER"  # in the environment of every child: the stack that it belongs to
-_LAUNCHER = Path(__file__).with_name("launch.py")
-
-
-@dataclass(frozen=True)
-class RunAs:
-    """Whom a child runs as: see `launch.py` for the three kinds."""
-
-    kind: str = "self"
-    uid: int = -1
-    gid: int = -1
-
-    def __str__(self) -> str:
-        return self.kind if self.kind == "self" else f"{self.kind}:{self.uid}:{self.gid}"
-
-
-@dataclass(frozen=True)
-class ChildSpec:
-    """One process to keep running.
-
-    `argv[0]` is an absolute path. `environment` is all that the child gets; None means ours. `folder` is where it
-    works; None means where we work. `stage` orders the stop: higher stages stop first. `before_start` runs in the
-    supervisor before every start, also a restart, and may raise OSError. `ready` says, given the pid, whether the child
-    serves; None means as soon as it runs.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    log: Path
-    environment: Mapping[str, str] | None = None
-    folder: Path | None = None
-    run_as: RunAs = field(default_factory=RunAs)
-    stop_signal: signal.Signals = signal.SIGTERM
-    stop_timeout_s: float = 15.0
-    stage: int = 0
-    before_start: Callable[[], None] | None = None
-    ready: Callable[[int], bool] | None = None
-    restart: bool = True
+MARK = "FORETUNE_RUN_FOLDER"  # in the environment of every child: the stack that it belongs to
 
 
 @dataclass(frozen=True)
@@ -68,38 +30,6 @@ class Identity:
     pid: int
     started: str
     stop_signal: int = signal.SIGTERM
-
-
-def command_line(spec_argv: tuple[str, ...], run_as: RunAs, death_signal: int) -> list[str]:
-    """`spec_argv`, wrapped so that it ends with the thread that starts it and runs as `run_as`."""
-    if not _ON_LINUX:
-        return list(spec_argv)
-    wrapper = [sys.executable, "-I", "-S", str(_LAUNCHER)]
-    return [*wrapper, str(os.getpid()), str(int(death_signal)), str(run_as), "--", *spec_argv]
-
-
-def spawn(spec: ChildSpec, run_folder: Path) -> subprocess.Popen[bytes]:
-    """Start `spec`, its output appended to its log, its environment marked with the stack's `run_folder`.
-
-    The calling thread must live as long as the child should.
-
-    Raises OSError when the program cannot be started.
-    """
-    rotate_log(spec.log)
-    switch = not _ON_LINUX and spec.run_as.kind == "switch"
-    with spec.log.open("ab") as log:
-        return subprocess.Popen(
-            command_line(spec.argv, spec.run_as, spec.stop_signal),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**(os.environ if spec.environment is None else spec.environment), _MARK: str(run_folder.resolve())},
-            cwd=spec.folder,
-            start_new_session=True,
-            user=spec.run_as.uid if switch else None,
-            group=spec.run_as.gid if switch else None,
-            extra_groups=[] if switch else None,
-        )
 
 
 def identify(pid: int, stop_signal: int = signal.SIGTERM) -> Identity | None:
@@ -128,8 +58,9 @@ def session_members(session: int) -> list[int]:
 
 def kill_session(leader: int) -> None:
     """SIGKILL `leader`'s process group and whatever else lives in its session."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+    for end in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            end(leader, signal.SIGKILL)
     for pid in session_members(leader):
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
@@ -187,7 +118,7 @@ def _kill_orphans(session: int, run_folder: Path) -> None:
     """SIGKILL what a dead leader left in its session. Another program may have used the number since: look at
     the mark.
     """
-    mark = os.fsencode(f"{_MARK}={run_folder.resolve()}")
+    mark = os.fsencode(f"{MARK}={run_folder.resolve()}")
     for pid in session_members(session):
         with suppress(OSError):
             if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):

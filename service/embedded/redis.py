@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 from service.embedded.faults import StackError, StackFault
 from service.embedded.layout import Layout
-from service.embedded.processes import ChildSpec, log_tail
+from service.embedded.processes import log_tail
+from service.embedded.spawning import ChildSpec
 
 _SOCKET_NAME = "redis.sock"
 _APPEND_ONLY_FOLDER = "appendonlydir"

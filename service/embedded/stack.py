@@ -20,12 +20,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from service.embedded import children, postgres, redis
+from service.embedded.child import ChildEvent
 from service.embedded.children import StackPlan
 from service.embedded.faults import StackError, StackFault
 from service.embedded.layout import Layout, StackRecord, default_data_dir
 from service.embedded.ports import claim_port
-from service.embedded.processes import ChildSpec, end_leftovers
-from service.embedded.supervisor import ChildEvent, Supervisor
+from service.embedded.processes import end_leftovers
+from service.embedded.spawning import ChildSpec
+from service.embedded.supervisor import Supervisor
 
 SERVER_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
@@ -170,6 +172,8 @@ def check_platform() -> None:
 def _bring_up(options: StackOptions, plan: StackPlan, cluster: postgres.Cluster, supervisor: Supervisor) -> None:
     options.on_progress("starting Postgres and Redis")
     first = list(options.first_children(plan))
+    if any(child.gated for child in first):
+        supervisor.preload(children.fork_server(plan))
     supervisor.start(redis.server_spec(plan.layout), *first)
     postgres.prepare_cluster(cluster, plan.layout)
     supervisor.start(postgres.server_spec(cluster))

@@ -11,64 +11,28 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from subprocess import Popen
 
+from service.embedded.child import CRASH_LOOP_FAILURES, Child, ChildEvent, ChildEventKind, ChildState, how_it_ended
 from service.embedded.faults import StackError, StackFault
-from service.embedded.processes import ChildSpec, identify, kill_session, log_tail, spawn, write_pid_file
+from service.embedded.processes import identify, kill_session, write_pid_file
+from service.embedded.spawning import (
+    ChildSpec,
+    ForkServer,
+    ForkServerGone,
+    Process,
+    fork_server_is_supported,
+    spawn,
+)
 
-_FIRST_BACK_OFF_S = 0.25
-_LONGEST_BACK_OFF_S = 30.0
-_STEADY_AFTER_S = 60.0  # a child that ran this long starts its count of failures anew
-_CRASH_LOOP_FAILURES = 4
 _BUSY_POLL_S = 0.01
 _IDLE_POLL_S = 0.2
-
-
-class ChildState(StrEnum):
-    """Where a child stands."""
-
-    STARTING = "starting"
-    READY = "ready"
-    WAITING = "waiting"
-    STOPPED = "stopped"
-
-
-class ChildEventKind(StrEnum):
-    """What a supervisor tells its owner."""
-
-    READY = "ready"
-    DIED = "died"
-    CRASH_LOOP = "crash_loop"
-
-
-@dataclass(frozen=True)
-class ChildEvent:
-    """Something happened to a child. `detail` is one sentence, with the last log lines for a crash loop."""
-
-    kind: ChildEventKind
-    child: str
-    detail: str
-
-
-@dataclass
-class _Child:
-    spec: ChildSpec
-    state: ChildState = ChildState.STARTING
-    process: Popen[bytes] | None = None
-    started: float = 0.0
-    restart_at: float = 0.0
-    failures: int = 0
-    log_start_byte: int = 0
-    ended_with: str = ""
 
 
 def _ignore(event: ChildEvent) -> None:
@@ -84,18 +48,23 @@ class Supervisor:
 
     run_folder: Path
     on_event: Callable[[ChildEvent], None] = _ignore
-    _children: dict[str, _Child] = field(default_factory=dict)
+    _children: dict[str, Child] = field(default_factory=dict)
     _requests: queue.SimpleQueue[Callable[[], None] | None] = field(default_factory=queue.SimpleQueue)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _hurry: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _fork_server: ForkServer | None = None
+
+    def preload(self, spec: ChildSpec) -> None:
+        """Start the fork server that `spec` describes: Python children that are started later are forked off it.
+
+        They wait until it is ready. Where fork servers are not supported, or when it ends, they start by themselves.
+        """
+        if fork_server_is_supported():
+            self._ask(lambda: self._start_fork_server(spec))
 
     def start(self, *specs: ChildSpec) -> None:
         """Start children, in this order, without waiting for them. A name may be used once."""
-        if self._thread is None:
-            # A daemon: when the program ends without `stop`, the thread's death ends the children.
-            self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
-            self._thread.start()
         self._ask(lambda: self._add(specs))
 
     def wait_ready(self, *names: str, timeout_s: float) -> None:
@@ -109,8 +78,8 @@ class Supervisor:
             while True:
                 children = [self._children[name] for name in names]
                 for child in children:
-                    if child.state is ChildState.STOPPED or child.failures >= _CRASH_LOOP_FAILURES:
-                        raise StackError(StackFault.CHILD_FAILED, _last_words(child))
+                    if child.state is ChildState.STOPPED or child.is_looping:
+                        raise StackError(StackFault.CHILD_FAILED, child.last_words())
                 if all(child.state is ChildState.READY for child in children):
                     return
                 remaining = deadline - time.monotonic()
@@ -119,7 +88,7 @@ class Supervisor:
                     raise StackError(
                         StackFault.NOT_READY,
                         f"{late.spec.name} was not ready after {timeout_s:.0f} s; its log is {late.spec.log}"
-                        f"{_quoted(late)}",
+                        f"{late.quoted_log()}",
                     )
                 self._changed.wait(min(remaining, 1.0))
 
@@ -132,8 +101,8 @@ class Supervisor:
         """Raises `StackError(CHILD_FAILED)` with the last log lines when any child crashes again and again."""
         with self._changed:
             for child in self._children.values():
-                if child.failures >= _CRASH_LOOP_FAILURES:
-                    raise StackError(StackFault.CHILD_FAILED, _last_words(child))
+                if child.is_looping:
+                    raise StackError(StackFault.CHILD_FAILED, child.last_words())
 
     def state(self, name: str) -> ChildState:
         """Where child `name` stands."""
@@ -175,6 +144,10 @@ class Supervisor:
     # The rest runs in the supervisor's thread.
 
     def _ask(self, action: Callable[[], None]) -> None:
+        if self._thread is None:
+            # A daemon: when the program ends without `stop`, the thread's death ends the children.
+            self._thread = threading.Thread(target=self._loop, name="supervisor", daemon=True)
+            self._thread.start()
         done: Future[None] = Future()
 
         def run() -> None:
@@ -195,28 +168,45 @@ class Supervisor:
 
     def _loop(self) -> None:
         while True:
-            unsettled = any(child.state is ChildState.STARTING for child in self._children.values())
             try:
-                request = self._requests.get(timeout=_BUSY_POLL_S if unsettled else _IDLE_POLL_S)
+                request = self._requests.get(timeout=_BUSY_POLL_S if self._is_busy() else _IDLE_POLL_S)
             except queue.Empty:
                 pass
             else:
                 if request is None:
+                    self._stop_fork_server()
                     return
                 request()
             for child in list(self._children.values()):
                 self._look_at(child)
 
+    def _is_busy(self) -> bool:
+        """Whether something is about to change."""
+        now = time.monotonic()
+        return any(
+            child.state is ChildState.STARTING or (child.state is ChildState.WAITING and child.restart_at <= now)
+            for child in self._children.values()
+        )
+
+    def _start_fork_server(self, spec: ChildSpec) -> None:
+        with suppress(OSError):
+            self._fork_server = ForkServer(spec, self.run_folder)
+
+    def _stop_fork_server(self) -> None:
+        if self._fork_server is not None:
+            self._fork_server.close()
+            self._fork_server = None
+
     def _add(self, specs: Sequence[ChildSpec]) -> None:
         for spec in specs:
             if spec.name in self._children:
                 raise ValueError(f"a child named {spec.name!r} exists already")
-            child = _Child(spec)
+            child = Child(spec)
             with self._changed:
                 self._children[spec.name] = child
             self._launch(child)
 
-    def _launch(self, child: _Child) -> None:
+    def _launch(self, child: Child) -> None:
         spec = child.spec
         with suppress(OSError):
             child.log_start_byte = spec.log.stat().st_size
@@ -224,9 +214,14 @@ class Supervisor:
         try:
             if spec.before_start is not None:
                 spec.before_start()
-            process = spawn(spec, self.run_folder)
+            process = self._fork_or_spawn(spec)
         except OSError as error:
             self._mark_dead(child, f"{spec.name} could not be started: {error}")
+            return
+        if process is None:
+            # It comes up at the next look: the fork server still imports.
+            child.restart_at = child.started
+            self._move(child, ChildState.WAITING)
             return
         with self._changed:
             child.process = process
@@ -237,10 +232,19 @@ class Supervisor:
         if spec.ready is None:
             self._move(child, ChildState.READY)
 
-    def _look_at(self, child: _Child) -> None:
+    def _fork_or_spawn(self, spec: ChildSpec) -> Process | None:
+        """Start `spec` in the quickest way there is; None while the fork server is not ready. Raises OSError."""
+        if spec.gated is not None and self._fork_server is not None:
+            try:
+                return self._fork_server.fork(spec) if self._fork_server.is_ready() else None
+            except ForkServerGone:
+                self._stop_fork_server()
+        return spawn(spec, self.run_folder)
+
+    def _look_at(self, child: Child) -> None:
         if child.state is ChildState.WAITING and time.monotonic() >= child.restart_at:
             self._launch(child)
-        elif child.process is not None and _has_ended(child.process.pid):
+        elif child.process is not None and child.process.has_ended():
             self._bury(child)
         elif child.state is ChildState.STARTING and child.process is not None:
             ready = child.spec.ready
@@ -248,27 +252,24 @@ class Supervisor:
                 self._move(child, ChildState.READY)
                 self.on_event(ChildEvent(ChildEventKind.READY, child.spec.name, f"{child.spec.name} is ready"))
 
-    def _bury(self, child: _Child) -> None:
+    def _bury(self, child: Child) -> None:
         """The child ended by itself: end what it left running, then plan its restart."""
         assert child.process is not None
         # Before it is reaped, its pid cannot belong to anyone else.
         kill_session(child.process.pid)
         status = child.process.wait()
         self._pid_file(child.spec).unlink(missing_ok=True)
-        self._mark_dead(child, f"{child.spec.name} {_how_it_ended(status)}")
+        self._mark_dead(child, f"{child.spec.name} {how_it_ended(status)}")
 
-    def _mark_dead(self, child: _Child, sentence: str) -> None:
-        lived_s = time.monotonic() - child.started
-        failures = 1 if lived_s >= _STEADY_AFTER_S else child.failures + 1
-        back_off_s = min(_FIRST_BACK_OFF_S * 2 ** (failures - 1), _LONGEST_BACK_OFF_S)
+    def _mark_dead(self, child: Child, sentence: str) -> None:
         with self._changed:
             child.process = None
-            child.failures = failures
             child.ended_with = sentence
+            back_off_s = child.count_failure(time.monotonic())
             child.restart_at = time.monotonic() + back_off_s
         self._move(child, ChildState.WAITING if child.spec.restart else ChildState.STOPPED)
-        if failures == _CRASH_LOOP_FAILURES:
-            self.on_event(ChildEvent(ChildEventKind.CRASH_LOOP, child.spec.name, _last_words(child)))
+        if child.failures == CRASH_LOOP_FAILURES:
+            self.on_event(ChildEvent(ChildEventKind.CRASH_LOOP, child.spec.name, child.last_words()))
         else:
             then = f"; starting it again in {back_off_s:.3g} s" if child.spec.restart else ""
             self.on_event(ChildEvent(ChildEventKind.DIED, child.spec.name, sentence + then))
@@ -278,8 +279,8 @@ class Supervisor:
         for stage in sorted({child.spec.stage for child in chosen}, reverse=True):
             self._stop_together([child for child in chosen if child.spec.stage == stage])
 
-    def _stop_together(self, children: list[_Child]) -> None:
-        running: list[tuple[_Child, Popen[bytes]]] = []
+    def _stop_together(self, children: list[Child]) -> None:
+        running: list[tuple[Child, Process]] = []
         for child in children:
             if child.process is not None:
                 running.append((child, child.process))
@@ -292,7 +293,7 @@ class Supervisor:
                 waited_s = time.monotonic() - begun
                 if self._hurry.is_set() or waited_s > child.spec.stop_timeout_s:
                     kill_session(process.pid)
-                if _has_ended(process.pid):
+                if process.has_ended():
                     kill_session(process.pid)
                     process.wait()
                     self._pid_file(child.spec).unlink(missing_ok=True)
@@ -309,35 +310,10 @@ class Supervisor:
                 child.failures = 0
                 self._launch(child)
 
-    def _move(self, child: _Child, state: ChildState) -> None:
+    def _move(self, child: Child, state: ChildState) -> None:
         with self._changed:
             child.state = state
             self._changed.notify_all()
 
     def _pid_file(self, spec: ChildSpec) -> Path:
         return self.run_folder / f"{spec.name}.pid"
-
-
-def _has_ended(pid: int) -> bool:
-    """Whether our child `pid` has ended, without reaping it."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
-
-
-def _how_it_ended(status: int) -> str:
-    if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
-
-
-def _quoted(child: _Child) -> str:
-    tail = log_tail(child.spec.log, from_byte=child.log_start_byte)
-    return "\n  | " + tail.replace("\n", "\n  | ") if tail else ""
-
-
-def _last_words(child: _Child) -> str:
-    times = f" ({child.failures} times in a row)" if child.failures > 1 else ""
-    ended = child.ended_with or f"{child.spec.name} was stopped"
-    return f"{ended}{times}; its log is {child.spec.log}{_quoted(child)}"

@@ -22,8 +22,9 @@ from sqlalchemy import create_engine, text
 from service.embedded import launch, postgres
 from service.embedded.faults import StackError, StackFault
 from service.embedded.layout import Layout
-from service.embedded.processes import Identity, RunAs, command_line, identify, is_alive, read_pid_file
+from service.embedded.processes import Identity, identify, is_alive, read_pid_file
 from service.embedded.servers import Servers, embedded_servers
+from service.embedded.spawning import RunAs, command_line
 from service.embedded.supervisor import Supervisor
 
 ROOT = os.geteuid() == 0

@@ -25,7 +25,8 @@ from service.embedded import gate, ports
 from service.embedded.children import StackPlan, default_train_workers, visible_gpus
 from service.embedded.faults import StackError, StackFault
 from service.embedded.layout import Layout
-from service.embedded.processes import ChildSpec, is_alive, read_pid_file
+from service.embedded.processes import is_alive, read_pid_file
+from service.embedded.spawning import ChildSpec
 from service.embedded.stack import StackOptions, start
 
 CLEANED = re.compile(r"(?:removed stale|stopped) (\w+)(?:\.pid)? \(pid \d+")

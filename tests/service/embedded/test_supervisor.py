@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from service.embedded.child import ChildEvent, ChildEventKind, ChildState
 from service.embedded.faults import StackError, StackFault
 from service.embedded.processes import (
-    ChildSpec,
     Identity,
     end_leftovers,
     identify,
@@ -25,7 +25,8 @@ from service.embedded.processes import (
     session_members,
     write_pid_file,
 )
-from service.embedded.supervisor import ChildEvent, ChildEventKind, ChildState, Supervisor
+from service.embedded.spawning import ChildSpec
+from service.embedded.supervisor import Supervisor
 
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = (
@@ -198,7 +199,7 @@ class TestKilledSupervisor:
     def test_its_children_end_with_it(self, folder: Path) -> None:
         program = (
             "import sys, time; from pathlib import Path\n"
-            "from service.embedded.processes import ChildSpec\n"
+            "from service.embedded.spawning import ChildSpec\n"
             "from service.embedded.supervisor import Supervisor\n"
             "folder = Path(sys.argv[1]); one = Supervisor(folder)\n"
             "one.start(ChildSpec('one', ('/bin/sleep', '600'), folder / 'one.log'))\n"

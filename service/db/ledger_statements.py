@@ -1,0 +1,96 @@
+"""The ledger's SQL: what locks and reads, and the one statement that writes everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from service.db import experiments as experiment_rows
+from service.db import trials as trial_rows
+
+# What a trial was proposed with never changes.
+_TRIAL_CHANGES = [
+    name
+    for name in trial_rows.COLUMNS
+    if name
+    not in (
+        *("id", "experiment_id", "number", "configuration", "hyperparameters", "lr_schedule", "max_epochs"),
+        *("origin", "predicted", "proposal", "created_at"),
+    )
+]
+RUNNING_CHANGES = [
+    *("state", "reason", "started_at", "finished_at", "rung_at", "event_seq", "epochs"),
+    *("trials_created", "trials_finished", "trials_running", "trials_queued"),
+    *("best_trial_id", "best_value", "best_epoch"),
+]
+"""What work changes of an experiment. The rest is what was submitted: large, and changed by a patch alone."""
+SUBMITTED_CHANGES = [
+    name
+    for name in experiment_rows.COLUMNS
+    if name not in ("id", "project_id", "mode", "dataset_id", "dataset_name", "network", "seed", "created_at")
+    and name not in RUNNING_CHANGES
+]
+CHANGED_TRIAL = ("id", *_TRIAL_CHANGES)
+_EVENT = "(experiment_id, seq, type, data)"
+_ANSWER = "(project_id, key, fingerprint, status, body)"
+_MEASUREMENT = "(trial_id, epoch, experiment_id, seq, value, seconds, metrics)"
+
+
+def _lock(condition: str) -> bytes:
+    """The experiment, and the time. NO KEY UPDATE shuts out every other ledger, but no row that refers to it."""
+    columns = ", ".join(f"e.{name}" for name in experiment_rows.COLUMNS)
+    return f"""
+        SELECT clock_timestamp(), {columns} FROM experiments AS e
+        WHERE e.id = %(id)s {condition} FOR NO KEY UPDATE
+    """.encode()  # noqa: S608 - names of ours
+
+
+def _lock_with_trial(condition: str) -> bytes:
+    """The experiment and the trial, both locked in this order: after a wait both are as their last writer left them."""
+    columns = ", ".join(
+        [f"e.{name}" for name in experiment_rows.COLUMNS] + [f"t.{name}" for name in trial_rows.COLUMNS]
+    )
+    return f"""
+        SELECT clock_timestamp(), {columns} FROM experiments AS e JOIN trials AS t ON t.experiment_id = e.id
+        WHERE t.id = %(id)s {condition} FOR NO KEY UPDATE OF e, t
+    """.encode()  # noqa: S608 - names of ours
+
+
+def _write(experiment_changes: Sequence[str], *, many: bool) -> bytes:
+    """Everything in one statement. The parts refer to nothing of each other: Postgres runs them on one snapshot.
+
+    `many`: the changed trials are an array. For one alone the planner knows that it is one, and uses the index.
+    """
+    populate = "jsonb_populate_recordset" if many else "jsonb_populate_record"
+    return f"""
+        WITH made AS (
+            INSERT INTO trials SELECT row.* FROM jsonb_populate_recordset(NULL::trials, %(made)s::jsonb) AS row
+        ), changed AS (
+            UPDATE trials SET {_assignments(_TRIAL_CHANGES)}
+            FROM {populate}(NULL::trials, %(changed)s::jsonb) AS row WHERE trials.id = row.id
+        ), measured AS (
+            INSERT INTO measurements {_MEASUREMENT}
+            SELECT {_MEASUREMENT.strip("()")}
+            FROM jsonb_populate_recordset(NULL::measurements, %(measured)s::jsonb)
+            ON CONFLICT DO NOTHING
+        ), told AS (
+            INSERT INTO events {_EVENT}
+            SELECT {_EVENT.strip("()")} FROM jsonb_populate_recordset(NULL::events, %(told)s::jsonb)
+        ), answered AS (
+            INSERT INTO idempotency_keys {_ANSWER}
+            SELECT {_ANSWER.strip("()")} FROM jsonb_populate_recordset(NULL::idempotency_keys, %(answered)s::jsonb)
+        )
+        UPDATE experiments SET {_assignments(experiment_changes)}
+        FROM jsonb_populate_record(NULL::experiments, %(experiment)s::jsonb) AS row
+        WHERE experiments.id = row.id
+    """.encode()  # noqa: S608 - names of ours
+
+
+def _assignments(names: Sequence[str]) -> str:
+    return ", ".join(f"{name} = row.{name}" for name in names)
+
+
+_OF_PROJECT = "AND e.project_id = %(project)s"
+LOCK, LOCK_IN_PROJECT = _lock(""), _lock(_OF_PROJECT)
+LOCK_TRIAL, LOCK_TRIAL_IN_PROJECT = _lock_with_trial(""), _lock_with_trial(_OF_PROJECT)
+WRITE, WRITE_MANY = _write(RUNNING_CHANGES, many=False), _write(RUNNING_CHANGES, many=True)
+WRITE_ALL = _write(RUNNING_CHANGES + SUBMITTED_CHANGES, many=True)

@@ -151,7 +151,7 @@ def ours(case: Case, device: torch.device, *, stacked: bool) -> Callable[[], int
     network, data = case.load()
     engine = Engine(network, data, device, capacity=case.members)
     if not stacked:
-        engine._housing = Housing(engine._data, stacked=False)
+        engine._housing = Housing(engine._data, lambda _: None)
     for member in range(case.members):
         values = {**case.configuration, "learning_rate": 3e-3}
         engine.admit(trial_spec(network, str(member), values, max_epochs=_ENDLESS, seed=member))

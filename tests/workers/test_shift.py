@@ -115,7 +115,8 @@ class TestToTheEnd:
 
     def test_asha_stops_the_weak_ones(self, bench: Bench) -> None:
         experiment_id = bench.submit(
-            budget={"max_trials": 12, "max_epochs": 9},
+            # With a limit on all epochs each is reported at once, however quick it is, so that every rung is met.
+            budget={"max_trials": 12, "max_epochs": 9, "max_total_epochs": 1000},
             stopping="asha",
             parallelism=4,
             space=[{"name": "learning_rate", "type": "float", "low": 1e-6, "high": 0.1, "log": True}],

@@ -14,7 +14,6 @@ are stepped together in populations, which take turns; see `workers.engine.popul
 
 from __future__ import annotations
 
-import logging
 import time
 
 import torch
@@ -22,6 +21,7 @@ import torch
 from foretune.errors import Conflict, ForetuneError, NotFound, TrialInfeasible
 from workers.datasets.prepare import PreparedData
 from workers.engine import streams
+from workers.engine.capacity import FIRST, MemoryGauge, capacity_on_cpu
 from workers.engine.checkpoint import Checkpoint
 from workers.engine.device import Precision, choose_device, configure, free_cache, is_out_of_memory
 from workers.engine.device_data import on_device
@@ -31,15 +31,13 @@ from workers.engine.slot import Slot
 from workers.engine.trial import EpochReport, TrialSpec
 from workers.networks import Network
 
-DEFAULT_CAPACITY = 4
-_log = logging.getLogger(__name__)
-
 
 class Engine:
     """Trains trials of one network on one prepared data set.
 
-    `device` is the fastest there is unless given, `precision` what pays there. `capacity` is the number of slots.
-    Not thread-safe: call it from one thread.
+    `device` is the fastest there is unless given, `precision` what pays there. `capacity` is the number of slots;
+    unless it is given, the first trial decides on a CPU, and memory on CUDA as soon as trials have trained. Not
+    thread-safe: call it from one thread.
     """
 
     def __init__(
@@ -48,10 +46,10 @@ class Engine:
         data: PreparedData,
         device: torch.device | str | None = None,
         *,
-        capacity: int = DEFAULT_CAPACITY,
+        capacity: int | None = None,
         precision: Precision | None = None,
     ) -> None:
-        self.network, self.data, self.capacity = network, data, capacity
+        self.network, self.data = network, data
         self.device = choose_device() if device is None else torch.device(device)
         configure(self.device)
         self._precision = precision
@@ -59,6 +57,9 @@ class Engine:
         self._slots: dict[str, Slot] = {}
         self._failures: dict[str, str] = {}
         self._housing = Housing(self._data)
+        self.capacity = FIRST if capacity is None else capacity
+        self._chosen = capacity is not None
+        self._gauge = MemoryGauge(self.device) if capacity is None and self.device.type == "cuda" else None
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -99,6 +100,8 @@ class Engine:
             free_cache(self.device)
             raise TrialInfeasible(f"out of memory before epoch 1: {first_line(error)}", epoch=0) from error
         self._slots[spec.trial_id] = slot
+        if not self._chosen and self.device.type == "cpu":
+            self.capacity, self._chosen = capacity_on_cpu(slot), True
 
     def advance(self, timeout_s: float | None = None) -> list[EpochReport]:
         """Trains until at least one slot reaches the end of an epoch or fails, and reports that.
@@ -109,6 +112,8 @@ class Engine:
         deadline = None if timeout_s is None else time.perf_counter() + timeout_s
         with streams.kept_global_state():
             ends = self._housing.advance(deadline)
+        if ends and self._gauge is not None:
+            self.capacity, self._gauge = self._gauge.capacity(len(self._slots)), None
         return [self._report(end) for end in ends]
 
     def snapshot(self, trial_id: str) -> Checkpoint:

@@ -1,16 +1,18 @@
 """Which trial trains in which population, and whose turn it is.
 
-Populations of one signature have a largest size, beyond which stacking gains nothing. A trial joins one with room;
-when many have left, two that fit together are merged, so that no population below 70 % of its size stands beside
-another that has room for it.
+Populations of one signature have a largest size, beyond which stacking gains nothing (see `workers.engine.pace`). A
+trial joins one with room; when many have left, two that fit together are merged, so that no population below 70 % of
+its size stands beside another that has room for it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from workers.engine.device import free_cache
 from workers.engine.device_data import DeviceData
+from workers.engine.pace import size_search
 from workers.engine.plain_loop import PlainLoop
 from workers.engine.population import EpochEnd, Population
 from workers.engine.rows import Rows
@@ -18,31 +20,25 @@ from workers.engine.signature import Signature, signature_of
 from workers.engine.slot import Slot
 from workers.engine.way import Stacked, StepFailed
 
-LARGEST_POPULATION = 16
 _WELL_FILLED = 0.7
 _log = logging.getLogger(__name__)
 
 
 class Housing:
-    """Houses the trials of one engine in populations; unless `stacked`, each in one of its own, by the plain loop."""
+    """Houses the trials of one engine in populations, by what `sign` says of each (None: by the plain loop, alone)."""
 
-    def __init__(self, data: DeviceData, *, stacked: bool = True) -> None:
-        self._data, self._stacked = data, stacked
+    def __init__(self, data: DeviceData, sign: Callable[[Slot], Signature | None] = signature_of) -> None:
+        self._data, self._sign = data, sign
         self._populations: dict[Population, Signature | None] = {}
-        self._largest: dict[Signature, int] = {}
 
     def admit(self, slot: Slot) -> None:
         """Finds a population with room, or founds one. What runs out of memory here leaves everything as it was."""
-        signature = signature_of(slot) if self._stacked else None
+        signature = self._sign(slot)
         if signature is None:
             self._found(slot, None)
             return
         slot.store_as(signature.shape.stored())
-        roomy = [population for population in self._of(signature) if self._room(population)]
-        if roomy:
-            roomy[0].join(slot)
-        else:
-            self._found(slot, signature)
+        self._house(slot, signature)
 
     def release(self, slot: Slot) -> None:
         """Takes a trial out, if it still trains."""
@@ -61,9 +57,17 @@ class Housing:
             except StepFailed as error:
                 self._split(population, error)
                 continue
+            self._learn(population)
             self._tidy(population)
             return ends
         return []
+
+    def _house(self, slot: Slot, signature: Signature | None) -> None:
+        roomy = [] if signature is None else [one for one in self._of(signature) if self._room(one)]
+        if roomy:
+            roomy[0].join(slot)
+        else:
+            self._found(slot, signature)
 
     def _found(self, slot: Slot, signature: Signature | None) -> None:
         progress = min((population.progress for population in self._populations), default=0.0)
@@ -76,19 +80,43 @@ class Housing:
         population.join(slot)
         self._populations[population] = signature
 
+    def _learn(self, population: Population) -> None:
+        """Takes in a population's pace; the sizes of all its kind may follow."""
+        signature = self._populations[population]
+        if signature is None:
+            return
+        search, alike = size_search(signature, self._data.device), self._of(signature)
+        before = search.size
+        if search.note(len(population.members), population.pace.seconds, more=len(alike) > 1):
+            _log.info("populations of %s: %d members at most, %d before", signature, search.size, before)
+            self._arrange(alike, search.size)
+
+    def _arrange(self, populations: list[Population], size: int) -> None:
+        """Distributes the members anew over populations of at most `size`; the first ones are filled."""
+        for position, population in enumerate(populations):
+            for later in populations[position + 1 :]:
+                while later.members and len(population.members) < size:
+                    _move(later.members[-1], later, population)
+            while len(population.members) > size:
+                slot = population.members[-1]
+                population.leave(slot)
+                self._house(slot, self._populations[population])
+        for population in populations:
+            if not population.members:
+                del self._populations[population]
+
     def _tidy(self, population: Population) -> None:
         """Drops an empty population, and merges one that has become small."""
         if not population.members:
-            del self._populations[population]
+            self._populations.pop(population, None)
             return
         signature = self._populations[population]
         if signature is None or len(population.members) >= _WELL_FILLED * self._size(signature):
             return
         for other in self._of(signature):
             if other is not population and self._room(other) >= len(population.members):
-                for slot in tuple(population.members):
-                    population.leave(slot)
-                    other.join(slot)
+                while population.members:
+                    _move(population.members[-1], population, other)
                 del self._populations[population]
                 return
 
@@ -99,11 +127,11 @@ class Housing:
         for slot in members:
             population.leave(slot)
         if signature is not None and error.out_of_memory and len(members) > 1:
-            self._largest[signature] = (len(members) + 1) // 2
-            _log.warning("%s members of %s do not fit: halved", len(members), signature)
+            size_search(signature, self._data.device).halve(len(members))
+            _log.warning("%d members of %s do not fit: halved", len(members), signature)
             free_cache(self._data.device)
             for slot in members:
-                self.admit(slot)
+                self._house(slot, signature)
             return
         _log.error("stacking %s failed; its members are trained by the plain loop", signature, exc_info=error)
         for slot in members:
@@ -114,7 +142,12 @@ class Housing:
 
     def _room(self, population: Population) -> int:
         signature = self._populations[population]
-        return 0 if signature is None else self._size(signature) - len(population.members)
+        return 0 if signature is None else max(0, self._size(signature) - len(population.members))
 
     def _size(self, signature: Signature) -> int:
-        return self._largest.get(signature, LARGEST_POPULATION)
+        return size_search(signature, self._data.device).size
+
+
+def _move(slot: Slot, there: Population, here: Population) -> None:
+    there.leave(slot)
+    here.join(slot)

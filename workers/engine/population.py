@@ -15,6 +15,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from workers.engine.device import free_cache, is_out_of_memory
+from workers.engine.pace import Pace
 from workers.engine.rows import Rows
 from workers.engine.slot import Diverged, Slot
 from workers.engine.trial import FailureKind
@@ -48,6 +49,7 @@ class Population:
 
     def __init__(self, way: Way, rows: Rows | None, progress: float = 0.0) -> None:
         self.members: list[Slot] = []
+        self.pace = Pace()
         self.progress = progress
         self._way, self._rows = way, rows
         self._changed = True
@@ -57,6 +59,7 @@ class Population:
         """Adds a trial, after the others."""
         self.members.append(slot)
         self._changed = True
+        self.pace.forget()
         if self._rows is not None:
             try:
                 self._rows.place(self.members, len(self.members) - 1)
@@ -69,6 +72,7 @@ class Population:
         position = self.members.index(slot)
         last = self.members.pop()
         self._changed = True
+        self.pace.forget()
         if self._rows is not None:
             slot.move_out()
         if last is not slot:
@@ -131,6 +135,7 @@ class Population:
         waiting.append((losses, [member.batches.counts[member.position] for member in members]))
         self._left -= 1
         share = (time.perf_counter() - started) / len(members)
+        self.pace.add(share)
         for member in members:
             member.update += 1
             member.seconds += share

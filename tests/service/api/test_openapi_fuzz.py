@@ -6,6 +6,7 @@ an API process of their own on the live stack, whose streams end at once, in a p
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -16,7 +17,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import httpx
-import orjson
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -122,7 +122,8 @@ def fuzzed(stack: RunningStack) -> Iterator[Fuzzed]:
 
 @schemathesis.serializer(_READS_LINES)
 def _write_lines(_: schemathesis.SerializationContext, value: object) -> bytes:
-    return value.encode("utf-8", "replace") if isinstance(value, str) else orjson.dumps(value, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text.encode("utf-8", "replace")
 
 
 def _ask(case: Case, fuzzed: Fuzzed) -> None:

@@ -126,6 +126,7 @@ class TestFork:
         supervisor.preload(server_in(folder))
         supervisor.start(spec)
         supervisor.wait_ready("witness", timeout_s=60)
+        assert eventually((folder / "witness.log").exists)
         assert (folder / "witness.log").read_text() == ""
         (folder / "gate").touch()
         assert said_by(folder, "witness")["name"] == "__main__"

@@ -16,7 +16,7 @@ from foretune.metrics import Goal
 from metalearner import gp
 from metalearner.acquisition import log_expected_improvement
 from metalearner.arrays import Array, Index
-from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.encoding import Encoding
 from metalearner.memory import History, Memory
 from metalearner.outcomes import Scale, prediction, warp
 from metalearner.search import SearchPlan, search
@@ -137,9 +137,8 @@ def suggest(
         return log_expected_improvement(mean, variance, model.best)
 
     rows, _ = search(acquisition, model.encoding, model.incumbents, generator, settings.plan)
-    known = comparable(np.concatenate([history.rows, *(row[None, :] for row in pending)]))
     for row in rows:
-        if not is_among(comparable(row), known):
+        if not history.has(row, pending):
             mean, variance = model.posterior.predict(model.encoding.features(row[None, :]))
             noise = model.posterior.kernel.noise
             return Suggestion(row, prediction(model.scale, goal, float(mean[0]), float(variance[0]) + noise))

@@ -10,7 +10,7 @@ import numpy as np
 from foretune.spaces import Configuration
 from metalearner import cold_gp, quasirandom, tpe
 from metalearner.arrays import Array
-from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.encoding import Encoding
 from metalearner.memory import History, Memory
 from metalearner.values import Effort, Observation, Origin, PortfolioItem, Prediction, Problem, Proposal, ProposerName
 
@@ -125,12 +125,12 @@ def _choose(
     first = opening(problem)
     if number < len(first):
         choice = _first(problem, encoding, first[number])
-        if choice.row is not None and (number == 0 or not _known(choice.row, history, pending)):
+        if choice.row is not None and (number == 0 or not history.has(choice.row, pending)):
             return choice
     if chosen is ProposerName.QUASIRANDOM or number < _start_end(problem, len(first)) or len(history) < 2:
         point = quasirandom.point(encoding.width, problem.seed, number)
         row = encoding.rows(point[None, :])[0]
-        return _Choice(None if _known(row, history, pending) else row, Origin.QUASIRANDOM)
+        return _Choice(None if history.has(row, pending) else row, Origin.QUASIRANDOM)
     if chosen is ProposerName.TPE:
         return _Choice(tpe.suggest(history, pending, effort, generator), Origin.TPE)
     suggestion = cold_gp.suggest(history, memory, pending, problem.goal, cold_gp.SETTINGS[effort], generator)
@@ -147,9 +147,4 @@ def _first(problem: Problem, encoding: Encoding, item: PortfolioItem | None) -> 
 def _anything_new(history: History, pending: Sequence[Array], generator: np.random.Generator) -> Array:
     """A random row that nobody tried; in a space that is used up, any row."""
     rows = history.encoding.rows(generator.random((_TRIES, history.encoding.width)))
-    return next((row for row in rows if not _known(row, history, pending)), rows[0])
-
-
-def _known(row: Array, history: History, pending: Sequence[Array]) -> bool:
-    others = comparable(np.concatenate([history.rows, *(other[None, :] for other in pending)]))
-    return is_among(comparable(row), others)
+    return next((row for row in rows if not history.has(row, pending)), rows[0])

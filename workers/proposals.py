@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
@@ -53,11 +54,13 @@ class _Known:
 
 
 class Proposals:
-    """Proposes for any experiment. Use from one thread; a second instance elsewhere does no harm."""
+    """Proposes for any experiment, each from one thread at a time; a second instance elsewhere does no harm."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._lock = threading.Lock()
+        """For `_known`, not for what is known of an experiment."""
 
     def propose(self, experiment_id: str, count: int, effort: Effort) -> list[Proposed]:
         """`count` proposals that have seen every result told so far. Raises NotFound."""
@@ -114,7 +117,8 @@ class Proposals:
         return known.problem, known.priors
 
     def _read(self, experiment_id: str, *, curves: bool) -> _Known:
-        known = self._known.pop(experiment_id, None)
+        with self._lock:
+            known = self._known.pop(experiment_id, None)
         trials_seq = known.trials_seq if known else 0
         points_seq = (known.points_seq if known else 0) if curves else None
         with self._database.reading() as tx:
@@ -134,9 +138,10 @@ class Proposals:
             known = fresh
         known.experiment = changes.experiment
         _take_in(known, changes)
-        self._known[experiment_id] = known
-        while len(self._known) > _KEPT_EXPERIMENTS:
-            self._known.popitem(last=False)
+        with self._lock:
+            self._known[experiment_id] = known
+            while len(self._known) > _KEPT_EXPERIMENTS:
+                self._known.popitem(last=False)
         return known
 
 

@@ -114,7 +114,8 @@ class Shift:
 
     def _is_counted(self, experiment: StoredExperiment) -> bool:
         """Whether a single epoch may end the experiment: then each is reported at once."""
-        return experiment.max_total_epochs is not None or experiment.target is not None
+        limits = (experiment.max_total_epochs, experiment.target, experiment.max_seconds)
+        return any(limit is not None for limit in limits)
 
     def _others_wait(self) -> bool:
         try:

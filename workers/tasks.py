@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from service.usecases import upkeep
+from service.usecases import checkpoints, upkeep
 from workers.process import this_process
 
 
@@ -29,3 +29,4 @@ def sweep() -> None:
     """Frees what dead processes held and rings again where a message was lost."""
     process = this_process()
     upkeep.sweep(process.database, process.bus)
+    checkpoints.tidy_finished(process.database, process.artifacts)

@@ -28,6 +28,7 @@ from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
 from foretune.spaces import AnyParameter, Configuration, Space
 from metalearner.arrays import Array, Mask
 from metalearner.encoding import Encoding
+from metalearner.task_sample import FEATURE as SAMPLE
 
 _LEAST_COVERAGE = 1 / 3
 """A history that speaks of fewer of the target's parameters says nothing about it."""
@@ -99,7 +100,7 @@ def feature_distance(left: Mapping[str, float | str], right: Mapping[str, float 
     or 1 apart. None when there is none.
     """
     differences = []
-    for name in left.keys() & right.keys():
+    for name in (left.keys() & right.keys()) - {SAMPLE}:
         a, b = left[name], right[name]
         if isinstance(a, str) or isinstance(b, str):
             differences.append(float(a != b))

@@ -41,7 +41,8 @@ class Dataset(Answer):
     size_bytes: int
     builtin: bool
     created_at: Timestamp
-    meta_features: dict[str, float] = Field(default_factory=dict)
+    meta_features: dict[str, float | str] = Field(default_factory=dict)
+    """Numbers that describe the data to the meta-learner; `sample` holds a few rows as its encoder reads them."""
     warnings: list[str] = Field(default_factory=list)
     """What was noticed or left out while reading the file."""
 

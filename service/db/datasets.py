@@ -37,7 +37,7 @@ class StoredDataset:
     rows: int | None
     features: int | None
     classes: int | None
-    meta_features: dict[str, float]
+    meta_features: dict[str, float | str]
     warnings: list[str]
     created_at: datetime
 

@@ -73,7 +73,7 @@ class ParsedDataset:
     features: int
     classes: int | None
     target: str | None
-    meta_features: Mapping[str, float]
+    meta_features: Mapping[str, float | str]
     warnings: Sequence[str] = ()
 
 

@@ -1,8 +1,8 @@
 """Cheap numbers that describe a data set to the meta-learner.
 
 Sizes are counted on all rows; shapes of distributions and landmark scores on a seeded sample of at most 2,000 and
-500 rows. Every value is a finite float, so the result is JSON. The same keys come back for every table, image or
-sequence; a text has keys of its own.
+500 rows. Every value is a finite float, but for one word that holds a sample (`workers.datasets.sample`), so the result
+is JSON. The same keys come back for every table, image or sequence of at least three rows; a text has keys of its own.
 
 Axes: N rows, F features, K classes.
 """
@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretune.wire.datasets import Task
+from metalearner import task_sample
 from workers.datasets.dataset import Column, Dataset
 from workers.datasets.encode import Floats, fit_table
 from workers.datasets.landmarks import landmark_scores
+from workers.datasets.sample import row_elements, window_elements
 from workers.datasets.split import random_order
 from workers.datasets.views import flatten
 
@@ -29,14 +31,17 @@ _TEXT_SAMPLE = 1_000_000
 Numbers = NDArray[np.float64]
 
 
-def meta_features(dataset: Dataset, seed: int = 0) -> dict[str, float]:
-    """Numbers that describe `dataset`; equal for equal data and seed. Takes well under a second."""
-    found = _text_features(dataset) if dataset.modality == "text" else _array_features(dataset, seed)
+def meta_features(dataset: Dataset, seed: int = 0) -> dict[str, float | str]:
+    """What describes `dataset`; equal for equal data and seed. Takes well under a second."""
+    text = dataset.modality == "text"
+    numbers, elements = _text_features(dataset) if text else _array_features(dataset, seed)
     # What overflowed says nothing, and JSON has no word for it.
-    return {name: float(value) if np.isfinite(value) else 0.0 for name, value in found.items()}
+    found: dict[str, float | str] = {n: float(value) if np.isfinite(value) else 0.0 for n, value in numbers.items()}
+    return found | ({task_sample.FEATURE: task_sample.encode(elements)} if len(elements) else {})
 
 
-def _array_features(dataset: Dataset, seed: int) -> dict[str, float]:
+def _array_features(dataset: Dataset, seed: int) -> tuple[dict[str, float], Numbers]:
+    """Numbers by name, and the elements (E, 8) of a sample."""
     X = flatten(cast(Floats, dataset.X))
     columns = dataset.columns or tuple(Column(f"x{position}") for position in range(X.shape[1]))
     kept = np.sort(random_order(f"meta-columns/{dataset.content_hash}/{seed}", X.shape[1])[:SAMPLE_COLUMNS])
@@ -54,13 +59,9 @@ def _array_features(dataset: Dataset, seed: int) -> dict[str, float]:
     }
     numbers = sample[:, [column.kind == "numeric" for column in columns]].astype(np.float64)
     encoded = fit_table(sample, columns).apply(sample).astype(np.float64)
-    return (
-        found
-        | _target_features(dataset)
-        | _moments(numbers)
-        | _correlation(encoded)
-        | landmark_scores(encoded, dataset.y[rows], dataset.task)
-    )
+    found |= _target_features(dataset) | _moments(numbers) | _correlation(encoded)
+    found |= landmark_scores(encoded, dataset.y[rows], dataset.task)
+    return found, row_elements(dataset, encoded, rows)
 
 
 def _target_features(dataset: Dataset) -> dict[str, float]:
@@ -120,8 +121,8 @@ def _standardised(values: Numbers) -> Numbers:
     return np.asarray(centred / np.where(scale > 1e-12, scale, 1.0))
 
 
-def _text_features(dataset: Dataset) -> dict[str, float]:
-    """Length, vocabulary, and the entropy of a token in bits, alone and given the one before it."""
+def _text_features(dataset: Dataset) -> tuple[dict[str, float], Numbers]:
+    """Length, vocabulary, and the entropy of a token in bits, alone and given the one before it; and the sample."""
     ids = dataset.X[:_TEXT_SAMPLE].astype(np.int64)
     size = len(dataset.vocabulary)
     single = np.bincount(ids, minlength=size) / len(ids)
@@ -129,7 +130,7 @@ def _text_features(dataset: Dataset) -> dict[str, float]:
     unigram = _entropy(single) / np.log(2.0)
     bigram = _entropy(pairs / pairs.sum()) / np.log(2.0)
     first = np.bincount(ids[:-1], minlength=size) / (len(ids) - 1)
-    return {
+    found = {
         "rows": float(dataset.rows),
         "classes": float(size),
         "unigram_entropy": unigram,
@@ -137,6 +138,7 @@ def _text_features(dataset: Dataset) -> dict[str, float]:
         "conditional_entropy": bigram - _entropy(first) / np.log(2.0),
         "bytes_as_tokens": float(dataset.tokens == "bytes"),
     }
+    return found, window_elements(dataset)
 
 
 def _entropy(shares: Numbers) -> float:

@@ -75,22 +75,22 @@ def surrogate(history: History, memory: Memory, settings: GPSettings) -> Surroga
     seen = len(history)
     fitted_on = milestone(seen, settings.growth)
     kernel = memory.recall(("kernel", fitted_on, settings), lambda: _fitted(history, fitted_on, settings))
-    chosen, scale, scores = _chosen(history, seen, settings.points)
+    places, scale, scores = chosen(history, seen, settings.points)
     groups = history.encoding.groups
-    posterior = gp.condition(kernel, groups, history.features[chosen], scores)
-    expected, _ = posterior.predict(history.features[chosen])
+    posterior = gp.condition(kernel, groups, history.features[places], scores)
+    expected, _ = posterior.predict(history.features[places])
     order = np.argsort(expected, kind="stable")
     return Surrogate(
-        history.encoding, posterior, scale, history.rows[chosen[order[:_INCUMBENTS]]], float(expected[order[0]])
+        history.encoding, posterior, scale, history.rows[places[order[:_INCUMBENTS]]], float(expected[order[0]])
     )
 
 
 def _fitted(history: History, count: int, settings: GPSettings) -> gp.Kernel:
-    chosen, _, scores = _chosen(history, count, settings.points)
-    return gp.fit(history.features[chosen], scores, history.encoding.groups, settings.prior, settings.iterations)
+    places, _, scores = chosen(history, count, settings.points)
+    return gp.fit(history.features[places], scores, history.encoding.groups, settings.prior, settings.iterations)
 
 
-def _chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Array]:
+def chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Array]:
     """Which of the first `count` observations to condition on, in their order, and their scores.
 
     Beyond `limit`: the best third, the last third, and others evenly spread over the time before.
@@ -107,9 +107,9 @@ def _chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Arr
     rest = np.flatnonzero(~taken)
     spread = rest[np.linspace(0, len(rest) - 1, limit - int(taken.sum())).astype(np.intp)]
     taken[spread] = True
-    chosen = np.flatnonzero(taken)
-    scale, scores = warp(losses[chosen])
-    return chosen, scale, scores
+    places = np.flatnonzero(taken)
+    scale, scores = warp(losses[places])
+    return places, scale, scores
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import orjson
 
 from foretune.json_types import JsonObject, JsonValue
 from foretune.spaces import Space
-from metalearner import PortfolioItem, Problem, Task, TaskHistory, build_portfolio, similarity
+from metalearner import Evidence, Problem, Task, TaskHistory, informed, similarity
 from metalearner.portfolio import judge
 from service.db.histories import StoredHistory
 from service.db.session import Database
@@ -66,14 +66,14 @@ def weighed(task: Task, stored: Sequence[StoredHistory], least: float = 0.0) -> 
     return Priors(tuple(found), tuple(weights), {one.reference: one.name for one in stored})
 
 
-def with_portfolio(problem: Problem, network: str | None, priors: Priors) -> Problem:
+def with_knowledge(problem: Problem, network: str | None, priors: Priors) -> Problem:
     """The problem with what the histories recommend to try first."""
-    items = build_portfolio(problem, priors.histories, priors.weights) if priors.histories else []
     known = any(
         one.task.network == network and weight > 0.0
         for one, weight in zip(priors.histories, priors.weights, strict=True)
     )
-    return replace(problem, portfolio=tuple(items), network_known=known and network is not None)
+    problem = replace(problem, network_known=known and network is not None)
+    return informed(problem, priors.histories, priors.weights)
 
 
 def described(problem: Problem, priors: Priors) -> list[JsonValue]:
@@ -93,9 +93,9 @@ def described(problem: Problem, priors: Priors) -> list[JsonValue]:
     ]
 
 
-def evidence_json(item: PortfolioItem) -> list[JsonValue]:
+def evidence_json(evidence: Sequence[Evidence]) -> list[JsonValue]:
     """What speaks for a setting, as `foretune.wire.recommendations.Evidence`."""
-    return [{"experiment": one.history, "similarity": one.similarity, "best": one.best} for one in item.evidence]
+    return [{"experiment": one.history, "similarity": one.similarity, "best": one.best} for one in evidence]
 
 
 def task_history(stored: StoredHistory) -> TaskHistory:

@@ -26,7 +26,7 @@ from service.db.session import Database
 from service.usecases import proposals as usecase
 from service.usecases.proposals import SeenTrial, StoredExperiment
 from service.usecases.trials import Proposed
-from workers.priors import Priors, evidence_json, priors_of, with_portfolio
+from workers.priors import Priors, evidence_json, priors_of, with_knowledge
 
 _KEPT_EXPERIMENTS = 64
 _OUTSTANDING_S = 30.0
@@ -130,7 +130,7 @@ class Proposals:
             # A widened space is another problem: everything is encoded anew.
             problem = problem_of(changes.experiment, defaults or _defaults(known))
             priors = known.priors if known else priors_of(self._database, changes.experiment)
-            fresh = _Known(changes.experiment, with_portfolio(problem, changes.experiment.network, priors), priors)
+            fresh = _Known(changes.experiment, with_knowledge(problem, changes.experiment.network, priors), priors)
             if known is not None:
                 fresh.trials, fresh.unfinished = known.trials, known.unfinished
                 fresh.observations = known.observations
@@ -227,7 +227,11 @@ def _proposed(proposal: Proposal, index: int, known: _Known, pending: int) -> Pr
     }
     if known.priors.histories:
         replay["histories"] = known.priors.seen
+    if known.problem.knowledge is not None and proposal.gate is not None:
+        replay["knowledge"] = known.problem.knowledge.digest
+        replay["gate"] = proposal.gate
     if proposal.item is not None:
         replay["predicted_rank"] = proposal.item.predicted_rank
-        replay["evidence"] = evidence_json(proposal.item)
+    if proposal.evidence:
+        replay["evidence"] = evidence_json(proposal.evidence)
     return Proposed(proposal.configuration, proposal.origin.value, predicted, replay)

@@ -94,7 +94,7 @@ def _for_task(stored: Sequence[StoredHistory], payload: JsonObject) -> JsonObjec
             {
                 "configuration": one.item.configuration,
                 "predicted": _prediction(one.predicted),
-                "evidence": evidence_json(one.item),
+                "evidence": evidence_json(one.item.evidence),
             }
             for one in found
         ],

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo up install test test-slow chaos lint bench clean
+.PHONY: demo up install test test-slow chaos history lint bench clean
 
 demo: $(VENV)/embedded.stamp  ## a real tuning job from nothing: starts the service, tunes, recommends, stops
 	$(BIN)/foretune demo
@@ -22,6 +22,9 @@ test-slow: $(VENV)/dev.stamp  ## the tests marked slow
 
 chaos: $(VENV)/dev.stamp  ## 200 processes killed, hung or cut off, disks filled, while jobs run: is anything lost?
 	$(BIN)/python -m tests.chaos
+
+history: $(VENV)/embedded.stamp  ## trains the starter history's missing jobs (an hour) and packs them
+	$(BIN)/python -m workers.starter --folder build/starter
 
 lint: $(VENV)/dev.stamp  ## style, types, import rules
 	$(BIN)/ruff format --check .

@@ -259,7 +259,8 @@ class Shift:
                     answer = shifts.report(tx, self._process.bus, self._experiment_id, reports, thresholds)
                 break
             except Unavailable:
-                if time.monotonic() > give_up_at:
+                if time.monotonic() > give_up_at or self._process.draining():
+                    # Whoever asked this worker to stop does not wait long: the leases will free its trials.
                     raise
                 time.sleep(_RETRY_S)
         self._over = answer.state is not ExperimentState.RUNNING

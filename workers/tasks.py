@@ -6,14 +6,13 @@ from celery import shared_task
 
 from service.usecases import checkpoints, upkeep
 from workers.process import this_process
+from workers.turns import take_turn
 
 
 @shared_task(name="train.shift", time_limit=None)
 def shift(experiment_id: str) -> None:
-    """Trains an experiment's open trials for a bounded time; `workers.shift` says how."""
-    from workers.shift import Shift
-
-    Shift(this_process(), experiment_id).run()
+    """Trains open trials for a bounded time, of this experiment or of one whose turn it is; see `workers.turns`."""
+    take_turn(this_process(), experiment_id)
 
 
 @shared_task(name="datasets.parse", soft_time_limit=None)

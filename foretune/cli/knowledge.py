@@ -11,6 +11,7 @@ import typer
 
 from foretune.cli import identify, submission
 from foretune.cli.failures import ExitCode, guarded
+from foretune.cli.importing import Origin, Wanted
 from foretune.cli.options import AsJson, ExperimentId, connect
 from foretune.cli.terminal import complain, console, note, print_json
 from foretune.cli.watch import show_recommendations
@@ -81,24 +82,55 @@ def recommend(
 @guarded
 def import_histories(
     context: typer.Context,
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="JSON lines; `-` reads stdin.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="Files; `-` reads stdin; of Optuna also URLs of databases.")
+    ],
+    origin: Annotated[Origin, typer.Option("--from", help="What the files are.")] = Origin.JSONL,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="What was tuned, as NAME:maximize or NAME:minimize. JSON lines say it themselves."),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="COLUMN=NAME", help="A hyperparameter's column, and its name. All, unless given."
+        ),
+    ] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="What describes the task: rows, classes, modality, …")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study of an Optuna storage.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Teach the service finished experiments from elsewhere: one a line, as JSON.
+    """Teach the service finished experiments from elsewhere.
 
-    A line that is wrong is named and spoils no other; importing twice is harmless. Exit code 1 if any line was wrong.
+    JSON lines hold one experiment a line; a table or an export is one experiment, an Optuna storage one a study. What
+    is wrong is named and spoils nothing else; importing twice is harmless. Exit code 1 if anything was wrong.
 
     Examples:
 
         foretune import histories.jsonl
 
-        zcat old/*.jsonl.gz | foretune import -
+        foretune import --from optuna sqlite:///study.db --feature rows=50000
+
+        foretune import --from csv runs.csv --metric val_loss:minimize --map lr=learning_rate --map width=width
+
+        foretune import --from mlflow runs.csv --metric val_accuracy:maximize
+
+        foretune import --from wandb runs.json --metric val_loss:minimize
     """
     imported = duplicates = 0
     faults: list[JsonValue] = []
+    wanted = Wanted(origin, metric, columns or [], _features(feature or []), study)
     with connect(context, 60.0) as client:
         for file in files:
             source: HistorySource = sys.stdin.buffer.read() if file == "-" else file
+            if origin is not Origin.JSONL:
+                found = list(wanted.read(file))
+                for one in found:
+                    for remark in one.notes:
+                        note(f"{one.line['name']}: {remark}")
+                source = [one.line for one in found]
             answer = client.import_histories(source)
             imported += answer.imported
             duplicates += answer.duplicates

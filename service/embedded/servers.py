@@ -55,6 +55,7 @@ def embedded_servers(folder: Path) -> Iterator[Servers]:
             cluster = postgres.locate_cluster(layout)
             postgres.prepare_cluster(cluster, layout)
             supervisor.start(postgres.server_spec(cluster))
+            postgres.sync_cluster(cluster)
             supervisor.wait_ready("postgres", "redis", timeout_s=_START_TIMEOUT_S)
             yield Servers(cluster.database_url, redis.redis_url(layout), layout, supervisor)
         finally:

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -176,11 +177,14 @@ def _bring_up(options: StackOptions, plan: StackPlan, cluster: postgres.Cluster,
         supervisor.preload(children.fork_server(plan))
     supervisor.start(redis.server_spec(plan.layout), *first)
     postgres.prepare_cluster(cluster, plan.layout)
-    supervisor.start(postgres.server_spec(cluster))
-    supervisor.wait_ready("postgres", timeout_s=SERVER_TIMEOUT_S)
-    options.on_progress("migrating the database")
-    options.prepare_database(plan)
-    supervisor.wait_ready("redis", timeout_s=SERVER_TIMEOUT_S)
+    with ThreadPoolExecutor(1, "sync") as threads:
+        syncing = threads.submit(postgres.sync_cluster, cluster)
+        supervisor.start(postgres.server_spec(cluster))
+        supervisor.wait_ready("postgres", timeout_s=SERVER_TIMEOUT_S)
+        options.on_progress("migrating the database")
+        options.prepare_database(plan)
+        supervisor.wait_ready("redis", timeout_s=SERVER_TIMEOUT_S)
+        syncing.result()
     plan.layout.gate.touch(mode=0o600)
     options.on_progress("starting the API and the workers")
     _wait_until_ready(plan, supervisor)

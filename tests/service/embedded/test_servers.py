@@ -270,6 +270,19 @@ class TestCluster:
             connect(servers).close()
         assert not list(used.glob(".postgres-new-*"))
 
+    def test_a_cluster_that_was_never_wholly_on_the_disk_is_made_anew(self, folder: Path) -> None:
+        layout = Layout.of(folder)
+        layout.create()
+        cluster = postgres.locate_cluster(layout)
+        # Given the power was cut before the new cluster was synced
+        postgres.prepare_cluster(cluster, layout)
+        assert (mark := folder / ".postgres-unsynced").exists()
+        (layout.postgres / "PG_VERSION").write_text("")
+        # When a stack starts, then it serves a whole one, and says that it may be kept
+        with embedded_servers(folder) as servers:
+            connect(servers).close()
+        assert not mark.exists()
+
     def test_a_folder_with_other_files_is_not_touched(self, folder: Path) -> None:
         (folder / "postgres").mkdir()
         (folder / "postgres" / "thesis.txt").write_text("years of work")

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo up install test test-slow lint bench clean
+.PHONY: demo up install test test-slow chaos lint bench clean
 
 demo: $(VENV)/embedded.stamp  ## a real tuning job from nothing: starts the service, tunes, recommends, stops
 	$(BIN)/foretune demo
@@ -19,6 +19,9 @@ test: $(VENV)/dev.stamp  ## the tests, without those marked slow
 
 test-slow: $(VENV)/dev.stamp  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(VENV)/dev.stamp  ## 200 faults in a quarter of an hour, and the proof that nothing was lost
+	$(BIN)/python -m tests.faults.chaos
 
 lint: $(VENV)/dev.stamp  ## style, types, import rules
 	$(BIN)/ruff format --check .

@@ -20,8 +20,8 @@ test: $(VENV)/dev.stamp  ## the tests, without those marked slow
 test-slow: $(VENV)/dev.stamp  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
 
-chaos: $(VENV)/dev.stamp  ## 200 processes killed, hung or cut off, disks filled, while jobs run: is anything lost?
-	$(BIN)/python -m tests.chaos
+chaos: $(VENV)/dev.stamp  ## 200 faults in a quarter of an hour, and the proof that nothing was lost
+	$(BIN)/python -m tests.faults.chaos
 
 history: $(VENV)/embedded.stamp  ## trains the starter history's missing jobs (an hour) and packs them
 	$(BIN)/python -m workers.starter --folder build/starter

@@ -1,7 +1,7 @@
 """How much sooner: real tuning jobs through the API, until they reach what Optuna reaches on the same cores.
 
-    python -m benchmarks.tuning_wallclock                  # five seeds, both data sets: about half an hour
-    python -m benchmarks.tuning_wallclock --quick          # two seeds, about twelve minutes
+    python -m benchmarks.tuning_wallclock                  # five seeds, both data sets
+    python -m benchmarks.tuning_wallclock --quick          # two seeds
     python -m benchmarks.tuning_wallclock --seeds 1 --only digits
 
 In each repeat Optuna tunes first: TPE and Hyperband, RDBStorage on the stack's own Postgres, one process a core,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foretune.client import Client, Experiment
@@ -59,6 +59,8 @@ MIXED: Mapping[str, JsonObject] = {
 }
 """Whose course depends on who comes first: their invariants hold."""
 
+JOBS: Mapping[str, JsonObject] = {**EXACT, **MIXED}
+
 _EXTERNAL: JsonObject = {
     "mode": "external",
     "space": [{"name": "x", "type": "float", "low": 0.0, "high": 1.0}],
@@ -99,11 +101,11 @@ class Job:
 class Jobs:
     """Keeps some experiments open at a time until it is told to begin no more."""
 
-    def __init__(self, client: Client, open_at_a_time: int) -> None:
+    def __init__(self, client: Client, open_at_a_time: int, kinds: Sequence[str]) -> None:
         self.done: list[Job] = []
         self.error: BaseException | None = None
         self._client = client
-        self._open = open_at_a_time
+        self._open, self._kinds = open_at_a_time, kinds
         self._last_round = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="jobs", daemon=True)
         self._thread.start()
@@ -124,15 +126,13 @@ class Jobs:
             self.error = error
 
     def _run(self) -> None:
-        kinds = {**EXACT, **MIXED}
-        names = [name for pair in zip(EXACT, MIXED, strict=False) for name in pair] + list(MIXED)[len(EXACT) :]
         running: list[tuple[Job, threading.Thread]] = []
         number = 0
         while running or not self._last_round.is_set():
             while len(running) < self._open and not self._last_round.is_set():
-                name = names[number % len(names)]
+                name = self._kinds[number % len(self._kinds)]
                 number += 1
-                job = Job(name, self._client.experiments.create(kinds[name]))
+                job = Job(name, self._client.experiments.create(JOBS[name]))
                 running.append((job, job.listen(self._client)))
             for job, thread in list(running):
                 if not thread.is_alive():

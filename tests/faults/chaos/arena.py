@@ -22,7 +22,7 @@ from service.embedded.processes import MARK
 from service.embedded.spawning import ChildSpec
 from service.embedded.stack import RunningStack, StackOptions, start
 from service.embedded.supervisor import ChildState
-from tests.chaos.links import Link
+from tests.faults.chaos.links import Link
 
 WORKERS = ("train-1", "train-2")
 LEASE_S = 3.0

@@ -12,8 +12,8 @@ from pathlib import Path
 import redis
 
 from foretune.errors import ForetuneError
-from tests.chaos.arena import LEASE_S, WORKERS, Arena
-from tests.chaos.links import LinkState
+from tests.faults.chaos.arena import LEASE_S, WORKERS, Arena
+from tests.faults.chaos.links import LinkState
 
 Heal = Callable[[], None]
 Strike = Callable[[Arena, str, random.Random], Heal | None]

@@ -1,7 +1,10 @@
 """What proposes: pure functions over values. No I/O, no service, no torch."""
 
+from metalearner.fitted import FittedModel
+from metalearner.fitting import fit
 from metalearner.foresight import Foreseen, foresee
 from metalearner.histories import Task, TaskHistory, similarity
+from metalearner.likeness import FeatureLikeness, Likeness
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
 from metalearner.proposing import propose
@@ -26,7 +29,10 @@ __all__ = [
     "Confidence",
     "Effort",
     "Evidence",
+    "FeatureLikeness",
+    "FittedModel",
     "Foreseen",
+    "Likeness",
     "Memory",
     "Observation",
     "PortfolioItem",
@@ -40,6 +46,7 @@ __all__ = [
     "Task",
     "TaskHistory",
     "build_portfolio",
+    "fit",
     "foresee",
     "propose",
     "recommend",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-BENCHMARKS = ("service", "cold_proposals")
+BENCHMARKS = ("service", "cold_proposals", "recommendations")
 
 
 def main() -> None:

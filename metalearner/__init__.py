@@ -1,9 +1,12 @@
 """What proposes: pure functions over values. No I/O, no service, no torch."""
 
+from metalearner.fitted import FittedModel
+from metalearner.fitting import fit
 from metalearner.foresight import Foreseen, foresee
 from metalearner.histories import Task, TaskHistory, similarity
 from metalearner.informing import informed
 from metalearner.knowledge import Knowledge
+from metalearner.likeness import FeatureLikeness, Likeness
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
 from metalearner.proposing import propose
@@ -28,8 +31,11 @@ __all__ = [
     "Confidence",
     "Effort",
     "Evidence",
+    "FeatureLikeness",
+    "FittedModel",
     "Foreseen",
     "Knowledge",
+    "Likeness",
     "Memory",
     "Observation",
     "PortfolioItem",
@@ -43,6 +49,7 @@ __all__ = [
     "Task",
     "TaskHistory",
     "build_portfolio",
+    "fit",
     "foresee",
     "informed",
     "propose",

@@ -12,7 +12,7 @@ No torch: importing it and its cost a call are more than a whole proposal here t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
@@ -75,6 +75,10 @@ class Posterior:
         variance = self.kernel.scale + self.kernel.mean_variance - np.einsum("ij,ij->j", solved, solved)
         return cross @ self.weights, np.maximum(variance, 1e-12)
 
+    def with_targets(self, targets: Array) -> Posterior:
+        """The same points with other outcomes (n,)."""
+        return replace(self, weights=_solved(self.factor, targets), targets=targets)
+
 
 def condition(kernel: Kernel, groups: Index, features: Array, targets: Array, noise: Array | None = None) -> Posterior:
     """The posterior after observing `targets` (n,) at `features` (n, P). `noise` (n,) is added to the kernel's own."""
@@ -82,9 +86,13 @@ def condition(kernel: Kernel, groups: Index, features: Array, targets: Array, no
     covariance = kernel.between(points, points)
     diagonal = np.full(len(points), kernel.noise) if noise is None else kernel.noise + noise
     factor = _cholesky(covariance, diagonal)
+    return Posterior(kernel, groups, points, factor, _solved(factor, targets), targets)
+
+
+def _solved(factor: Array, targets: Array) -> Array:
     half, _ = dtrtrs(factor, targets, lower=1)
     weights, _ = dtrtrs(factor, half, lower=1, trans=1)
-    return Posterior(kernel, groups, points, factor, weights, targets)
+    return np.asarray(weights)
 
 
 def fit(features: Array, targets: Array, groups: Index, prior: Prior, max_iterations: int) -> Kernel:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from scipy.special import ndtri
@@ -26,7 +27,7 @@ from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.roles import guess_role
 from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
 from foretune.spaces import AnyParameter, Configuration, Space
-from metalearner.arrays import Array, Mask
+from metalearner.arrays import Array, Index, Mask
 from metalearner.encoding import Encoding
 from metalearner.task_sample import FEATURE as SAMPLE
 
@@ -59,6 +60,40 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Column:
+    """One parameter's values in the n trials of a history, decoded once for all spaces that it is mapped to."""
+
+    values: Sequence[JsonValue]
+
+    @cached_property
+    def inactive(self) -> Mask:
+        return np.array([value is None for value in self.values], dtype=bool)
+
+    @cached_property
+    def numbers(self) -> Array:
+        """(n,), NaN for what is none."""
+        return np.array([_number(value) for value in self.values])
+
+    @cached_property
+    def bools(self) -> tuple[Array, Mask]:
+        units = np.array([[0.75 if value else 0.25] for value in self.values])
+        return units, np.array([isinstance(value, bool) for value in self.values], dtype=bool)
+
+    @cached_property
+    def different(self) -> tuple[list[JsonValue], Index]:
+        """The different words and numbers, and which of them each value is."""
+        # True and 1 are equal, and different choices.
+        keys = [(type(value) is bool, value if isinstance(value, str | int | float) else None) for value in self.values]
+        places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        return [value for _, value in places], np.array([places[key] for key in keys], dtype=np.intp)
+
+    @cached_property
+    def shapes(self) -> tuple[Array, Mask]:
+        """Schedules as points, and which of the values are one."""
+        return _shapes(self.values)
+
+
+@dataclass(frozen=True)
 class TaskHistory:
     """One finished experiment. `columns` hold the n trials' values by parameter, None where inactive.
 
@@ -72,6 +107,20 @@ class TaskHistory:
     values: Sequence[float | None]
     fixed: JsonObject = field(default_factory=dict)
 
+    @cached_property
+    def decoded(self) -> Mapping[str, Column]:
+        return {name: Column(values) for name, values in self.columns.items()}
+
+    @cached_property
+    def losses(self) -> Array:
+        """(n,), less is better, infinite where the trial diverged."""
+        return _losses(self)
+
+    @cached_property
+    def scores(self) -> Array:
+        """Normal scores of the losses: (n,)."""
+        return normal_scores(self.losses)
+
     @property
     def best(self) -> float | None:
         """The best outcome; None where every trial diverged."""
@@ -81,12 +130,16 @@ class TaskHistory:
 
 def similarity(task: Task, other: Task) -> float:
     """How far what worked on `other` should work on `task`: 1 for the same data and network, 0 for no relation."""
+    return similarity_at(task, other, feature_distance(task.features, other.features))
+
+
+def similarity_at(task: Task, other: Task, distance: float | None) -> float:
+    """The similarity of tasks whose features are so far apart; None where they have none in common."""
     if task.dataset is not None and task.dataset == other.dataset:
         near = 1.0
     elif not _same_kind(task, other):
         return 0.0
     else:
-        distance = feature_distance(task.features, other.features)
         near = _UNKNOWN if distance is None else max(_LEAST, _ALMOST * math.exp(-_STEEPNESS * distance))
     if task.network != other.network:
         near *= _OTHER_NETWORK
@@ -105,13 +158,14 @@ def feature_distance(left: Mapping[str, float | str], right: Mapping[str, float 
         if isinstance(a, str) or isinstance(b, str):
             differences.append(float(a != b))
         else:
-            differences.append(_scaled(name, a) - _scaled(name, b))
+            differences.append(scaled_feature(name, a) - scaled_feature(name, b))
     if not differences:
         return None
     return math.sqrt(math.fsum(difference**2 for difference in sorted(differences, key=abs)) / len(differences))
 
 
-def _scaled(name: str, value: float) -> float:
+def scaled_feature(name: str, value: float) -> float:
+    """A number that describes a task, on the scale on which tasks are compared."""
     if name in _COUNTS:
         return math.log10(1.0 + abs(value))
     return math.asinh(max(min(value, 1e100), -1e100))
@@ -147,15 +201,14 @@ class Source:
 
 def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Configuration | None) -> Source | None:
     """The history in the target space; None where it says nothing about it."""
-    losses = _losses(history)
-    if weight <= 0.0 or len(np.unique(losses)) < 2:
+    if weight <= 0.0 or len(history.values) < 2:
         return None
     points, usable, coverage = _mapped(history, encoding.space)
     if coverage < _LEAST_COVERAGE or usable.sum() < 2:
         return None
     filled = encoding.encode(defaults) if defaults is not None else np.full(encoding.width, np.nan)
     rows = encoding.rows(np.where(np.isnan(points), filled[None, :], points)[usable])
-    scores = normal_scores(losses)
+    scores, losses = history.scores, history.losses
     if np.ptp(scores[usable]) <= 0.0:
         return None
     return Source(history, weight * coverage, weight, rows, encoding.features(rows), scores[usable], losses[usable])
@@ -194,40 +247,45 @@ def _mapped(history: TaskHistory, space: Space) -> tuple[Array, Mask, float]:
     return points, usable, spoken / len(space)
 
 
-def _column(history: TaskHistory, space: Space, parameter: AnyParameter) -> Sequence[JsonValue] | None:
+def _column(history: TaskHistory, space: Space, parameter: AnyParameter) -> Column | None:
     """The history's values for a parameter of the target: by role, else by name, else what it held fixed."""
-    role = space.role_of(parameter.name)
-    name = history.space.with_role(role) if role is not None else None
-    if name is None and parameter.name in history.space.by_name:
-        theirs = history.space.role_of(parameter.name)
-        name = parameter.name if role is None or theirs is None or role == theirs else None
+    name = counterpart(history.space, space, parameter)
     if name is not None:
-        return history.columns.get(name)
+        return history.decoded.get(name)
+    role = space.role_of(parameter.name)
     for fixed, value in history.fixed.items():
         if fixed == parameter.name or (role is not None and guess_role(fixed) == role):
-            return [value] * len(history.values)
+            return Column([value] * len(history.values))
     return None
 
 
-def _units(parameter: AnyParameter, column: Sequence[JsonValue]) -> tuple[Array, Mask]:
+def counterpart(theirs: Space, space: Space, parameter: AnyParameter) -> str | None:
+    """Which parameter of `theirs` is the same as this one of `space`: by role, else by name."""
+    role = space.role_of(parameter.name)
+    name = theirs.with_role(role) if role is not None else None
+    if name is None and parameter.name in theirs.by_name:
+        other = theirs.role_of(parameter.name)
+        name = parameter.name if role is None or other is None or role == other else None
+    return name
+
+
+def _units(parameter: AnyParameter, column: Column) -> tuple[Array, Mask]:
     """Positions in the unit interval (n, dimensions), NaN for None, and which of them have a place."""
-    inactive = np.array([value is None for value in column], dtype=bool)
     match parameter:
         case Float() | Int():
             units, known = _numbers(parameter, column)
         case Categorical():
             units, known = _choices(parameter, column)
         case Bool():
-            units = np.array([[0.75 if value else 0.25] for value in column])
-            known = np.array([isinstance(value, bool) for value in column], dtype=bool)
+            units, known = column.bools
         case Schedule():
-            units, known = _shapes(column)
-    units[inactive | ~known] = np.nan
-    return units, known | inactive
+            units, known = column.shapes
+    units = np.where((column.inactive | ~known)[:, None], np.nan, units)
+    return units, known | column.inactive
 
 
-def _numbers(parameter: Float | Int, column: Sequence[JsonValue]) -> tuple[Array, Mask]:
-    values = np.array([_number(value) for value in column])
+def _numbers(parameter: Float | Int, column: Column) -> tuple[Array, Mask]:
+    values = column.numbers
     low, high = float(parameter.low), float(parameter.high)
     margin = 0.25 * (high - low)
     lowest, highest = (low / _FACTOR, high * _FACTOR) if parameter.log else (low - margin, high + margin)
@@ -246,11 +304,9 @@ def _interpolated(values: Array, low: float, high: float, log: bool, ends: Seque
     return np.asarray(ends[0] + (ends[1] - ends[0]) * share)
 
 
-def _choices(parameter: Categorical, column: Sequence[JsonValue]) -> tuple[Array, Mask]:
-    # True and 1 are equal, and different choices.
-    keys = [(type(value) is bool, value if isinstance(value, str | int | float) else None) for value in column]
-    places = {key: _place(parameter, key[1]) for key in set(keys)}
-    found = np.array([places[key] for key in keys])
+def _choices(parameter: Categorical, column: Column) -> tuple[Array, Mask]:
+    values, which = column.different
+    found = np.array([_place(parameter, value) for value in values])[which]
     return ((found + 0.5) / len(parameter.choices))[:, None], found >= 0
 
 

@@ -90,7 +90,7 @@ def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[
     if not found:
         return None
     found.sort(key=lambda one: (-one.weight, one.history.reference))
-    rows = _candidates(found, encoding, problem)
+    rows = candidates(found, encoding, problem)
     means = np.empty((len(found), len(rows)))
     deviations = np.empty_like(means)
     features = encoding.features(rows)
@@ -98,11 +98,13 @@ def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[
     for position, process in enumerate(processes):
         mean, variance = process.predict(features)
         means[position], deviations[position] = mean, np.sqrt(variance)
-    return Judged(found, _opinions(found), encoding, rows, means, deviations, processes)
+    return Judged(found, opinions(found), encoding, rows, means, deviations, processes)
 
 
-def _opinions(found: Sequence[Source]) -> Array:
-    """Likeness sharpened; and what the same data said counts twice as much as all the rest together, or more."""
+def opinions(found: Sequence[Source]) -> Array:
+    """What each one's opinion counts, (H,) with sum 1: likeness sharpened; and what the same data said counts twice as
+    much as all the rest together, or more.
+    """
     weights = np.array([one.weight for one in found])
     same = np.array([one.similarity >= _SAME_DATA for one in found])
     opinions = weights**3
@@ -111,7 +113,7 @@ def _opinions(found: Sequence[Source]) -> Array:
     return np.asarray(opinions / opinions.sum())
 
 
-def _candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) -> Array:
+def candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) -> Array:
     """The best different settings of the heaviest histories, and the expert's: (C, D)."""
     rows: list[Array] = [] if problem.defaults is None else [encoding.encode(problem.defaults)]
     for rank in range(_FROM_EACH):

@@ -52,7 +52,16 @@ def recommend(
     model = cold_gp.surrogate(history, memory, cold_gp.SETTINGS[Effort.THOROUGH])
     ranked = _judged(model, problem.goal, [*seen, *_best_predicted(history, model, problem)])
     sure = feasible >= max(_SURE_FROM, 2 * history.encoding.width)
-    return Recommendations(tuple(ranked[:count]), Confidence.HIGH if sure else Confidence.LOW)
+    return Recommendations(_both_kinds(ranked, count), Confidence.HIGH if sure else Confidence.LOW)
+
+
+def _both_kinds(ranked: Sequence[Recommendation], count: int) -> tuple[Recommendation, ...]:
+    """The first `count`; the last of them gives way where they would all be seen, or all be predicted."""
+    chosen = list(ranked[:count])
+    rest = [one for one in ranked[count:] if one.origin not in {other.origin for other in chosen}]
+    if count > 1 and rest:
+        chosen[-1] = rest[0]
+    return tuple(chosen)
 
 
 def _best_seen(history: History, goal: Goal, count: int) -> list[tuple[Array, Recommendation]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import orjson
 
@@ -11,16 +11,31 @@ from foretune.json_types import JsonObject, JsonValue
 from foretune.metrics import Goal
 from foretune.spaces import Space
 from foretune.states import TrialState
-from metalearner import Prediction, Problem, Recommendation, Task, foresee, recommend
-from service.db.histories import StoredHistory
+from metalearner import (
+    FeatureLikeness,
+    FittedModel,
+    Prediction,
+    Problem,
+    Recommendation,
+    Task,
+    TaskHistory,
+    fit,
+    foresee,
+    recommend,
+)
 from service.db.session import Database
+from service.settings import settings
 from service.usecases import histories
 from service.usecases.proposals import SeenTrial
-from workers.priors import evidence_json, starter_for, weighed
+from workers.priors import evidence_json, task_history
 from workers.proposals import Proposals
+from workers.starter.shelf import PREFIX, starter_histories
 
 _KEPT_ANSWERS = 256
 _KEPT_PROJECTS = 8
+_MOST_KERNELS = 64
+_MOST_HELD_OUT = 24
+"""Of the newest histories so many are fitted before the first answer: about a second's work."""
 
 
 def recommend_for_experiment(proposals: Proposals, experiment_id: str, payload: JsonObject) -> JsonObject:
@@ -37,13 +52,29 @@ def recommend_for_experiment(proposals: Proposals, experiment_id: str, payload: 
     }
 
 
+@dataclass(frozen=True)
+class _Known:
+    """A project's histories as the meta-learner sees them, and what was fitted on them."""
+
+    version: str
+    histories: dict[str, TaskHistory]
+    """By fingerprint, the newest first."""
+    listed: list[TaskHistory]
+    tasks: list[Task]
+    model: FittedModel
+    likeness: FeatureLikeness
+
+
 class TaskRecommendations:
-    """What to use on tasks on which nothing has run. Answers are kept until their project's histories change."""
+    """What to use on tasks on which nothing has run. Answers are kept until their project's histories change.
+
+    Use from one thread. What it keeps is worked out again after a restart, to the same answers.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._answers: OrderedDict[tuple[str, bytes], JsonObject] = OrderedDict()
-        self._histories: OrderedDict[str, tuple[str, list[StoredHistory]]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def recommend(self, payload: JsonObject) -> JsonObject:
         """`{"confidence", "items": [{"configuration", "predicted", "evidence"}]}` from the project's histories.
@@ -51,31 +82,47 @@ class TaskRecommendations:
         `payload`: `project`, `space`, `metric` (or null), `goal`, `dataset` (its id, or null), `network` (or null),
         `features`, `defaults` (or null), `max_epochs` and `count`, as `service.usecases.recommendations` sends them.
         """
-        project = str(payload["project"])
-        version, stored = self._read(project)
-        key = (version, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS))
+        known = self._read(str(payload["project"]))
+        key = (known.version, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS))
         answer = self._answers.pop(key, None)
         if answer is None:
-            answer = _for_task(stored, payload)
+            answer = _for_task(known, payload)
         self._answers[key] = answer
         while len(self._answers) > _KEPT_ANSWERS:
             self._answers.popitem(last=False)
         return answer
 
-    def _read(self, project: str) -> tuple[str, list[StoredHistory]]:
+    def _read(self, project: str) -> _Known:
         histories.catch_up(self._database, project)
-        kept = self._histories.pop(project, None)
+        before = self._known.pop(project, None)
         with self._database.reading() as tx:
             version = histories.version(tx, project)
-            if kept is None or kept[0] != version:
-                kept = (version, histories.read_all(tx, project))
-        self._histories[project] = kept
-        while len(self._histories) > _KEPT_PROJECTS:
-            self._histories.popitem(last=False)
-        return kept
+            if before is not None and before.version == version:
+                self._known[project] = before
+                return before
+            # Only what is new is read: one more history must not cost as much as a thousand.
+            held = before.histories if before is not None else {}
+            newest = histories.fingerprints(tx, project)
+            added = histories.read_some(tx, project, [one for one in newest if one not in held])
+        found = held | {one.fingerprint: task_history(one) for one in added}
+        # One that was deleted in between is gone.
+        kept = {one: found[one] for one in newest if one in found}
+        starter = starter_histories() if settings().foretune_starter_history else ()
+        listed = [*kept.values(), *starter]
+        model = fit(
+            listed,
+            before.model if before is not None else None,
+            most_kernels=_MOST_KERNELS,
+            most_held_out=_MOST_HELD_OUT,
+        )
+        known = _Known(version, kept, listed, [one.task for one in listed], model, FeatureLikeness())
+        self._known[project] = known
+        while len(self._known) > _KEPT_PROJECTS:
+            self._known.popitem(last=False)
+        return known
 
 
-def _for_task(stored: Sequence[StoredHistory], payload: JsonObject) -> JsonObject:
+def _for_task(known: _Known, payload: JsonObject) -> JsonObject:
     task = _task(payload)
     defaults = payload["defaults"]
     problem = Problem(
@@ -86,8 +133,11 @@ def _for_task(stored: Sequence[StoredHistory], payload: JsonObject) -> JsonObjec
         seed=0,
         defaults=defaults if isinstance(defaults, dict) else None,
     )
-    priors = weighed(task, stored, starter=starter_for(task.network))
-    found, confidence = foresee(problem, task, priors.histories, priors.weights, _number(payload["count"]))
+    weights = known.likeness.weights(task, known.tasks)
+    if task.network is None:
+        # The starter history speaks of our own networks alone.
+        weights[[one.reference.startswith(PREFIX) for one in known.listed]] = 0.0
+    found, confidence = foresee(problem, task, known.listed, weights, _number(payload["count"]), known.model)
     return {
         "confidence": confidence.value,
         "items": [

@@ -68,16 +68,26 @@ def list_ended(
     *,
     before: datetime | None,
     experiment_ids: Sequence[str] | None = None,
+    fingerprints: Sequence[str] | None = None,
     limit: int,
 ) -> list[StoredHistory]:
-    """The newest first, of all or of these experiments; `before`: what had ended by then."""
+    """The newest first, of all, of these experiments or with these fingerprints; `before`: what had ended by then."""
     query = select(*_READ).where(histories.c.project_id == project_id)
     if before is not None:
         query = query.where(histories.c.ended_at < before)
     if experiment_ids is not None:
         query = query.where(histories.c.experiment_id.in_(experiment_ids))
+    if fingerprints is not None:
+        query = query.where(histories.c.fingerprint.in_(fingerprints))
     query = query.order_by(histories.c.ended_at.desc(), histories.c.fingerprint).limit(limit)
     return [_from_row(row) for row in tx.connection.execute(query).mappings()]
+
+
+def fingerprints(tx: Transaction, project_id: str, limit: int) -> list[str]:
+    """The newest first."""
+    query = select(histories.c.fingerprint).where(histories.c.project_id == project_id)
+    query = query.order_by(histories.c.ended_at.desc(), histories.c.fingerprint).limit(limit)
+    return list(tx.connection.execute(query).scalars())
 
 
 def count(tx: Transaction, project_id: str) -> tuple[int, int]:

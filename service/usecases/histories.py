@@ -157,9 +157,16 @@ def read_for(tx: Transaction, experiment: StoredExperiment) -> list[StoredHistor
     )
 
 
-def read_all(tx: Transaction, project: str) -> list[StoredHistory]:
-    """All that the project knows now, as far as is read at once."""
-    return history_rows.list_ended(tx, project, before=None, limit=MAX_HISTORIES)
+def fingerprints(tx: Transaction, project: str) -> list[str]:
+    """Of what the project knows now, as far as it is read at once, the newest first."""
+    return history_rows.fingerprints(tx, project, MAX_HISTORIES)
+
+
+def read_some(tx: Transaction, project: str, fingerprints: Sequence[str]) -> list[StoredHistory]:
+    """The project's histories with these fingerprints, as far as they are still there."""
+    if not fingerprints:
+        return []
+    return history_rows.list_ended(tx, project, before=None, fingerprints=fingerprints, limit=MAX_HISTORIES)
 
 
 def version(tx: Transaction, project: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from foretune.metrics import Goal
-from metalearner import Confidence, Task, TaskHistory, foresee
+from metalearner import Confidence, Task, TaskHistory, fit, foresee
 from tests.metalearner.test_portfolio import PROBLEM, TASK, history, loss
 
 
@@ -26,7 +26,7 @@ def test_the_same_data_tells_the_value_and_is_trusted() -> None:
 
 
 def test_intervals_of_unseen_tasks_hold_the_outcome_about_as_often_as_they_say() -> None:
-    """Given 30 tasks of a family and seven others to learn from each time, 80 % intervals cover most outcomes."""
+    """Given 30 tasks of a family and seven others to fit on each time, 80 % intervals cover most outcomes."""
     generator = np.random.default_rng(5)
     hits = []
     for task in range(30):
@@ -35,7 +35,7 @@ def test_intervals_of_unseen_tasks_hold_the_outcome_about_as_often_as_they_say()
             replace(history(100 * task + n, lambda c, s=float(shift): loss(c, s)), task=replace(TASK, dataset=f"d{n}"))  # type: ignore[misc]
             for n, shift in enumerate(shifts[1:])
         ]
-        found, _ = foresee(PROBLEM, replace(TASK, dataset="new"), others, [0.8] * 7, 1)
+        found, _ = foresee(PROBLEM, replace(TASK, dataset="new"), others, [0.8] * 7, 1, fit(others))
         assert found[0].predicted is not None
         outcome = loss(found[0].item.configuration, float(shifts[0]))
         hits.append(found[0].predicted.low <= outcome <= found[0].predicted.high)

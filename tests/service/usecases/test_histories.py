@@ -62,7 +62,7 @@ PLACES: list[tuple[str | int, ...]] = [
 
 def known(world: World) -> list[StoredHistory]:
     with world.database.reading() as tx:
-        return histories.read_all(tx, world.project)
+        return histories.read_some(tx, world.project, histories.fingerprints(tx, world.project))
 
 
 def send(database: Database, project: str, line: object) -> bool:

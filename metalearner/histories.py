@@ -81,12 +81,16 @@ class TaskHistory:
 
 def similarity(task: Task, other: Task) -> float:
     """How far what worked on `other` should work on `task`: 1 for the same data and network, 0 for no relation."""
+    return similarity_at(task, other, feature_distance(task.features, other.features))
+
+
+def similarity_at(task: Task, other: Task, distance: float | None) -> float:
+    """The similarity of tasks whose features are so far apart; None where they have none in common."""
     if task.dataset is not None and task.dataset == other.dataset:
         near = 1.0
     elif not _same_kind(task, other):
         return 0.0
     else:
-        distance = feature_distance(task.features, other.features)
         near = _UNKNOWN if distance is None else max(_LEAST, _ALMOST * math.exp(-_STEEPNESS * distance))
     if task.network != other.network:
         near *= _OTHER_NETWORK
@@ -105,13 +109,14 @@ def feature_distance(left: Mapping[str, float | str], right: Mapping[str, float 
         if isinstance(a, str) or isinstance(b, str):
             differences.append(float(a != b))
         else:
-            differences.append(_scaled(name, a) - _scaled(name, b))
+            differences.append(scaled_feature(name, a) - scaled_feature(name, b))
     if not differences:
         return None
     return math.sqrt(math.fsum(difference**2 for difference in sorted(differences, key=abs)) / len(differences))
 
 
-def _scaled(name: str, value: float) -> float:
+def scaled_feature(name: str, value: float) -> float:
+    """A number that describes a task, on the scale on which tasks are compared."""
     if name in _COUNTS:
         return math.log10(1.0 + abs(value))
     return math.asinh(max(min(value, 1e100), -1e100))

@@ -59,7 +59,7 @@ class TestTraining:
         words = vocabulary(OTHERS)
         read = inputs(words, [*OTHERS[:5], replace(OTHERS[5], features={})])
         layers = initial_layers(words.width, torch.Generator().manual_seed(0))
-        theirs = _points(
+        theirs = member_points(
             layers, *(torch.tensor(one, dtype=torch.float32) for one in (read.scalars, read.elements, read.present))
         )
         ours = forward({name: layer.detach().double().numpy() for name, layer in layers.items()}, read)

@@ -18,7 +18,7 @@ from metalearner.task_encoder import forward, inputs, vocabulary
 from metalearner.task_judging import FamilyScore, Judgement, greedy, judge, regret
 from metalearner.task_sample import FEATURE
 from metalearner.task_space import TaskSpace
-from metalearner.task_training import calibrate, decreasing, initial_layers, train
+from metalearner.task_training import calibrate, decreasing, initial_layers, member_points, train
 from tests.metalearner.tasks_of_families import families, task
 
 HISTORIES, FAMILIES = families(12, 4)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo up install test test-slow lint bench clean
+.PHONY: demo up install test test-slow chaos history lint bench clean
 
 demo: $(VENV)/embedded.stamp  ## a real tuning job from nothing: starts the service, tunes, recommends, stops
 	$(BIN)/foretune demo
@@ -19,6 +19,12 @@ test: $(VENV)/dev.stamp  ## the tests, without those marked slow
 
 test-slow: $(VENV)/dev.stamp  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(VENV)/dev.stamp  ## 200 processes killed, hung or cut off, disks filled, while jobs run: is anything lost?
+	$(BIN)/python -m tests.chaos
+
+history: $(VENV)/embedded.stamp  ## trains the starter history's missing jobs (an hour) and packs them
+	$(BIN)/python -m workers.starter --folder build/starter
 
 lint: $(VENV)/dev.stamp  ## style, types, import rules
 	$(BIN)/ruff format --check .

@@ -2,6 +2,8 @@
 
 from metalearner.foresight import Foreseen, foresee
 from metalearner.histories import Task, TaskHistory, similarity
+from metalearner.informing import informed
+from metalearner.knowledge import Knowledge
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
 from metalearner.proposing import propose
@@ -27,6 +29,7 @@ __all__ = [
     "Effort",
     "Evidence",
     "Foreseen",
+    "Knowledge",
     "Memory",
     "Observation",
     "PortfolioItem",
@@ -41,6 +44,7 @@ __all__ = [
     "TaskHistory",
     "build_portfolio",
     "foresee",
+    "informed",
     "propose",
     "recommend",
     "similarity",

@@ -16,7 +16,7 @@ from foretune.metrics import Goal
 from metalearner import gp
 from metalearner.acquisition import log_expected_improvement
 from metalearner.arrays import Array, Index
-from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.encoding import Encoding
 from metalearner.memory import History, Memory
 from metalearner.outcomes import Scale, prediction, warp
 from metalearner.search import SearchPlan, search
@@ -75,22 +75,22 @@ def surrogate(history: History, memory: Memory, settings: GPSettings) -> Surroga
     seen = len(history)
     fitted_on = milestone(seen, settings.growth)
     kernel = memory.recall(("kernel", fitted_on, settings), lambda: _fitted(history, fitted_on, settings))
-    chosen, scale, scores = _chosen(history, seen, settings.points)
+    places, scale, scores = chosen(history, seen, settings.points)
     groups = history.encoding.groups
-    posterior = gp.condition(kernel, groups, history.features[chosen], scores)
-    expected, _ = posterior.predict(history.features[chosen])
+    posterior = gp.condition(kernel, groups, history.features[places], scores)
+    expected, _ = posterior.predict(history.features[places])
     order = np.argsort(expected, kind="stable")
     return Surrogate(
-        history.encoding, posterior, scale, history.rows[chosen[order[:_INCUMBENTS]]], float(expected[order[0]])
+        history.encoding, posterior, scale, history.rows[places[order[:_INCUMBENTS]]], float(expected[order[0]])
     )
 
 
 def _fitted(history: History, count: int, settings: GPSettings) -> gp.Kernel:
-    chosen, _, scores = _chosen(history, count, settings.points)
-    return gp.fit(history.features[chosen], scores, history.encoding.groups, settings.prior, settings.iterations)
+    places, _, scores = chosen(history, count, settings.points)
+    return gp.fit(history.features[places], scores, history.encoding.groups, settings.prior, settings.iterations)
 
 
-def _chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Array]:
+def chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Array]:
     """Which of the first `count` observations to condition on, in their order, and their scores.
 
     Beyond `limit`: the best third, the last third, and others evenly spread over the time before.
@@ -107,9 +107,9 @@ def _chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Arr
     rest = np.flatnonzero(~taken)
     spread = rest[np.linspace(0, len(rest) - 1, limit - int(taken.sum())).astype(np.intp)]
     taken[spread] = True
-    chosen = np.flatnonzero(taken)
-    scale, scores = warp(losses[chosen])
-    return chosen, scale, scores
+    places = np.flatnonzero(taken)
+    scale, scores = warp(losses[places])
+    return places, scale, scores
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,8 @@ def suggest(
         return log_expected_improvement(mean, variance, model.best)
 
     rows, _ = search(acquisition, model.encoding, model.incumbents, generator, settings.plan)
-    known = comparable(np.concatenate([history.rows, *(row[None, :] for row in pending)]))
     for row in rows:
-        if not is_among(comparable(row), known):
+        if not history.has(row, pending):
             mean, variance = model.posterior.predict(model.encoding.features(row[None, :]))
             noise = model.posterior.kernel.noise
             return Suggestion(row, prediction(model.scale, goal, float(mean[0]), float(variance[0]) + noise))

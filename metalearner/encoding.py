@@ -16,7 +16,7 @@ import numpy as np
 
 from foretune.errors import ForetuneError, InvalidConfiguration
 from foretune.json_types import JsonValue
-from foretune.parameters import Bool, Categorical, Float, Int
+from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.spaces import AnyParameter, Configuration, Space
 from metalearner.arrays import Array, Index, Mask
 
@@ -81,13 +81,20 @@ class Encoding:
 
     def encode(self, configuration: Configuration) -> Array:
         """The row of a configuration: (D,). Raises InvalidConfiguration for a value that the space does not know."""
-        try:
-            vector = np.array(self.space.to_unit(configuration))
-        except (ForetuneError, ValueError, TypeError) as error:
-            raise InvalidConfiguration(f"{configuration!r} is no configuration of this space: {error}") from error
-        row = self._snapped(vector[None, :])[0]
-        row[np.isnan(vector)] = np.nan
-        return np.asarray(row)
+        return np.asarray(self.encode_all([configuration])[0])
+
+    def encode_all(self, configurations: Sequence[Configuration]) -> Array:
+        """The rows of m configurations: (m, D). Raises InvalidConfiguration as `encode` does."""
+        units = np.full((len(configurations), self.width), np.nan)
+        for parameter in self.space.parameters:
+            name = parameter.name
+            active = [i for i, configuration in enumerate(configurations) if name in configuration]
+            values = [configurations[i][name] for i in active]
+            if values:
+                units[active, self.space.slices[name]] = _units(parameter, values)
+        rows = self._snapped(units)
+        rows[np.isnan(units)] = np.nan
+        return rows
 
     def decode(self, row: Array) -> Configuration:
         """The configuration at a row: (D,) -> values of the active parameters."""
@@ -135,7 +142,27 @@ def comparable(rows: Array) -> Array:
 
 def is_among(row: Array, others: Array) -> bool:
     """Whether `row` (D,) is the same configuration as one of `others` (m, D), both comparable."""
-    return bool((np.abs(others - row).max(1, initial=0.0) < _SAME).any())
+    left = np.arange(len(others))
+    # One dimension after another: after the first, next to none of a long history is left.
+    for j, value in enumerate(row):
+        left = (
+            left[np.abs(others[left, j] - value) < _SAME] if j else np.flatnonzero(np.abs(others[:, 0] - value) < _SAME)
+        )
+        if not len(left):
+            return False
+    return len(left) > 0
+
+
+def _units(parameter: AnyParameter, values: Sequence[JsonValue]) -> list[list[float]]:
+    """Where the values stand in the cube, each different one of few looked up once. Raises InvalidConfiguration."""
+    try:
+        if isinstance(parameter, Float | Schedule):
+            return [parameter.to_unit(value) for value in values]
+        # True and 1 are different choices, and equal keys.
+        known = {key: parameter.to_unit(key[1]) for key in {(type(value), value) for value in values}}
+        return [known[type(value), value] for value in values]
+    except (ForetuneError, ValueError, TypeError) as error:
+        raise InvalidConfiguration(f"a value of {parameter.name!r} is none of this space: {error}") from error
 
 
 def _indicators(dimension: Dimension) -> bool:

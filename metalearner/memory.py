@@ -13,7 +13,7 @@ import numpy as np
 
 from foretune.metrics import Goal
 from metalearner.arrays import Array
-from metalearner.encoding import Encoding
+from metalearner.encoding import Encoding, comparable, is_among
 from metalearner.values import Observation, Problem
 
 _T = TypeVar("_T")
@@ -32,6 +32,7 @@ class History:
         self._goal = problem.goal
         self._observations: list[Observation] = []
         self._rows = np.empty((0, self.encoding.width))
+        self._comparable = np.empty((0, self.encoding.width))
         self._features = np.empty((0, len(self.encoding.groups)))
         self._losses = np.empty(0)
 
@@ -50,6 +51,13 @@ class History:
     def losses(self) -> Array:
         return self._losses[: len(self)]
 
+    def has(self, row: Array, pending: Sequence[Array] = ()) -> bool:
+        """Whether `row` (D,) is the configuration of a result, or one of the `pending` rows."""
+        sought = comparable(row)
+        if is_among(sought, self._comparable[: len(self)]):
+            return True
+        return bool(pending) and is_among(sought, comparable(np.array(pending)))
+
     def continued_by(self, observations: Sequence[Observation]) -> bool:
         """Whether `observations` begin with those held here. Cheap when they are the same objects."""
         known = len(self)
@@ -64,15 +72,16 @@ class History:
         total = known + len(added)
         if total > len(self._losses):
             self._grow(max(total, 2 * len(self._losses), 64))
-        rows = np.array([self.encoding.encode(observation.configuration) for observation in added])
+        rows = self.encoding.encode_all([observation.configuration for observation in added])
         self._rows[known:total] = rows
+        self._comparable[known:total] = comparable(rows)
         self._features[known:total] = self.encoding.features(rows)
         self._losses[known:total] = [_loss(observation, self._goal) for observation in added]
         self._observations.extend(added)
 
     def _grow(self, capacity: int) -> None:
         known = len(self)
-        for name in ("_rows", "_features", "_losses"):
+        for name in ("_rows", "_comparable", "_features", "_losses"):
             old: Array = getattr(self, name)
             grown = np.empty((capacity, *old.shape[1:]))
             grown[:known] = old[:known]

@@ -26,9 +26,9 @@ from metalearner.histories import Source, TaskHistory, source
 from metalearner.values import Evidence, PortfolioItem, Problem
 
 MAX_ITEMS = 5
-_FEW_ITEMS = 3
+FEW_ITEMS = 3
 """As many where no history is much like the task."""
-_ALIKE = 0.3
+ALIKE = 0.3
 _POINTS = 64
 """At most so many trials of a history condition its process."""
 _FITTED = 12
@@ -55,6 +55,7 @@ class Judged:
     rows: Array  # (C, D)
     means: Array
     deviations: Array
+    processes: list[gp.Posterior]  # (H,), each history's own surrogate of its normal scores
 
     @property
     def penalised(self) -> Array:
@@ -72,8 +73,8 @@ def build(
     judged = judge(problem, histories, weights)
     if judged is None:
         return []
-    alike = max(one.weight for one in judged.sources) >= _ALIKE
-    return [item_of(judged, place) for place in select(judged, min(k, MAX_ITEMS if alike else _FEW_ITEMS))]
+    alike = max(one.weight for one in judged.sources) >= ALIKE
+    return [item_of(judged, place) for place in select(judged, min(k, MAX_ITEMS if alike else FEW_ITEMS))]
 
 
 def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[float]) -> Judged | None:
@@ -93,10 +94,11 @@ def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[
     means = np.empty((len(found), len(rows)))
     deviations = np.empty_like(means)
     features = encoding.features(rows)
-    for position, one in enumerate(found):
-        mean, variance = _process(one, encoding.groups, fitted=position < _FITTED).predict(features)
+    processes = [_process(one, encoding.groups, fitted=position < _FITTED) for position, one in enumerate(found)]
+    for position, process in enumerate(processes):
+        mean, variance = process.predict(features)
         means[position], deviations[position] = mean, np.sqrt(variance)
-    return Judged(found, _opinions(found), encoding, rows, means, deviations)
+    return Judged(found, _opinions(found), encoding, rows, means, deviations, processes)
 
 
 def _opinions(found: Sequence[Source]) -> Array:

@@ -8,15 +8,30 @@ from dataclasses import dataclass
 import numpy as np
 
 from foretune.spaces import Configuration
-from metalearner import cold_gp, quasirandom, tpe
+from metalearner import cold_gp, quasirandom, tpe, transfer
 from metalearner.arrays import Array
-from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.encoding import Encoding
+from metalearner.gate import gate
 from metalearner.memory import History, Memory
-from metalearner.values import Effort, Observation, Origin, PortfolioItem, Prediction, Problem, Proposal, ProposerName
+from metalearner.values import (
+    Effort,
+    Evidence,
+    Observation,
+    Origin,
+    PortfolioItem,
+    Prediction,
+    Problem,
+    Proposal,
+    ProposerName,
+)
 
 _LONGEST_START = 6
 _LOOK_AROUND = 3
-"""As many quasi-random proposals, at least, follow a portfolio."""
+"""As many quasi-random proposals, at least, follow a portfolio of which no gate says what it is worth."""
+_COLD_EVERY = 3
+"""Of so many proposals the last one never saw a history."""
+_OPENING = 8
+"""So many proposals at most come before the surrogate's where histories are known."""
 _TRIES = 64
 
 
@@ -26,6 +41,7 @@ class _Choice:
     origin: Origin
     predicted: Prediction | None = None
     item: PortfolioItem | None = None
+    evidence: tuple[Evidence, ...] = ()
 
 
 def propose(
@@ -47,11 +63,12 @@ def propose(
     memory = memory or Memory()
     history = memory.history(problem, observations)
     rows = [history.encoding.encode(configuration) for configuration in pending]
+    trust = gate(problem.knowledge, history) if problem.knowledge is not None and _listens(problem) else None
     proposals = []
     for number in range(index, index + count):
         generator = np.random.default_rng([problem.seed % 2**63, number, len(history)])
         training_seed = int(generator.integers(2**31))
-        choice = _choose(problem, history, memory, rows, number, effort, generator)
+        choice = _choose(problem, history, memory, rows, number, effort, trust, generator)
         row = choice.row
         if row is None:
             row, choice = _anything_new(history, rows, generator), _Choice(None, Origin.FALLBACK)
@@ -65,6 +82,8 @@ def propose(
                 seen=len(history),
                 effort=effort,
                 item=choice.item,
+                gate=trust,
+                evidence=choice.item.evidence if choice.item is not None else choice.evidence,
             )
         )
     return proposals
@@ -79,11 +98,12 @@ def _configuration(problem: Problem, history: History, row: Array, choice: _Choi
     return history.encoding.decode(row)
 
 
-def opening(problem: Problem) -> list[PortfolioItem | None]:
-    """What is proposed first, whatever it turns out to be worth; None stands for the expert's default.
+def _listens(problem: Problem) -> bool:
+    return problem.proposer in (ProposerName.AUTO, ProposerName.GP)
 
-    At most the portfolio and the default: wrong histories spoil these few proposals and no later one.
-    """
+
+def opening(problem: Problem) -> list[PortfolioItem | None]:
+    """What is worth trying before anything is known of the task; None stands for the expert's default."""
     listed: list[PortfolioItem | None] = []
     if problem.proposer not in (ProposerName.RANDOM, ProposerName.QUASIRANDOM):
         listed.extend(problem.portfolio)
@@ -93,13 +113,15 @@ def opening(problem: Problem) -> list[PortfolioItem | None]:
 
 
 def start_length(problem: Problem) -> int:
-    """How many quasi-random proposals come first: two more than dimensions, but not more than six."""
+    """How many proposals come before the model's: two more than dimensions, but not more than six."""
     return min(problem.space.dimensions + 2, _LONGEST_START)
 
 
-def _start_end(problem: Problem, opening_length: int) -> int:
-    """Where the start ends. A portfolio says little about the rest of the space, and nothing if it is wrong."""
-    return max(start_length(problem), opening_length + (_LOOK_AROUND if problem.portfolio else 0))
+def _start_end(problem: Problem, trust: float | None) -> int:
+    """Where the quasi-random proposals end. A portfolio that nothing judges is followed by a look around."""
+    if trust is not None:
+        return start_length(problem)
+    return max(start_length(problem), len(opening(problem)) + (_LOOK_AROUND if problem.portfolio else 0))
 
 
 def arm(problem: Problem) -> ProposerName:
@@ -116,25 +138,50 @@ def _choose(
     pending: Sequence[Array],
     number: int,
     effort: Effort,
+    trust: float | None,
     generator: np.random.Generator,
 ) -> _Choice:
     chosen = arm(problem)
     encoding = history.encoding
     if chosen is ProposerName.RANDOM:
         return _Choice(encoding.rows(generator.random((1, encoding.width)))[0], Origin.RANDOM)
-    first = opening(problem)
-    if number < len(first):
-        choice = _first(problem, encoding, first[number])
-        if choice.row is not None and (number == 0 or not _known(choice.row, history, pending)):
-            return choice
-    if chosen is ProposerName.QUASIRANDOM or number < _start_end(problem, len(first)) or len(history) < 2:
+    cold = trust is None or number % _COLD_EVERY == _COLD_EVERY - 1
+    first = _opening_choice(problem, history, pending, number, trust)
+    if first is not None:
+        return first
+    if chosen is ProposerName.QUASIRANDOM or number < _start_end(problem, trust) or len(history) < 2:
         point = quasirandom.point(encoding.width, problem.seed, number)
         row = encoding.rows(point[None, :])[0]
-        return _Choice(None if _known(row, history, pending) else row, Origin.QUASIRANDOM)
+        return _Choice(None if history.has(row, pending) else row, Origin.QUASIRANDOM)
     if chosen is ProposerName.TPE:
         return _Choice(tpe.suggest(history, pending, effort, generator), Origin.TPE)
-    suggestion = cold_gp.suggest(history, memory, pending, problem.goal, cold_gp.SETTINGS[effort], generator)
+    settings = cold_gp.SETTINGS[effort]
+    if trust and problem.knowledge is not None and not cold:
+        learned = transfer.suggest(problem.knowledge, history, memory, pending, problem.goal, settings, generator)
+        return _Choice(learned.row, Origin.TRANSFER, learned.predicted, evidence=learned.evidence)
+    suggestion = cold_gp.suggest(history, memory, pending, problem.goal, settings, generator)
     return _Choice(suggestion.row, Origin.GP, suggestion.predicted)
+
+
+def _opening_choice(
+    problem: Problem, history: History, pending: Sequence[Array], number: int, trust: float | None
+) -> _Choice | None:
+    """The setting of the opening whose turn it is; None where there is none, or it was tried.
+
+    With histories that can be judged, the next one that was not tried, while they are trusted.
+    """
+    listed = opening(problem)
+    if trust is None:
+        candidates = listed[number : number + 1]
+    elif number >= _OPENING or number % _COLD_EVERY == _COLD_EVERY - 1:
+        candidates = []
+    else:
+        candidates = [item for item in listed if item is None or trust > 0.0]
+    for item in candidates:
+        choice = _first(problem, history.encoding, item)
+        if number == 0 or (choice.row is not None and not history.has(choice.row, pending)):
+            return choice
+    return None
 
 
 def _first(problem: Problem, encoding: Encoding, item: PortfolioItem | None) -> _Choice:
@@ -147,9 +194,4 @@ def _first(problem: Problem, encoding: Encoding, item: PortfolioItem | None) -> 
 def _anything_new(history: History, pending: Sequence[Array], generator: np.random.Generator) -> Array:
     """A random row that nobody tried; in a space that is used up, any row."""
     rows = history.encoding.rows(generator.random((_TRIES, history.encoding.width)))
-    return next((row for row in rows if not _known(row, history, pending)), rows[0])
-
-
-def _known(row: Array, history: History, pending: Sequence[Array]) -> bool:
-    others = comparable(np.concatenate([history.rows, *(other[None, :] for other in pending)]))
-    return is_among(comparable(row), others)
+    return next((row for row in rows if not history.has(row, pending)), rows[0])

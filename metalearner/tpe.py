@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import logsumexp, ndtr
 
 from metalearner.arrays import Array
-from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.encoding import Encoding
 from metalearner.memory import History
 from metalearner.values import Effort
 
@@ -42,9 +42,8 @@ def suggest(history: History, pending: Sequence[Array], effort: Effort, generato
     likely, unlikely = Parzen(encoding, better), Parzen(encoding, worse)
     rows = encoding.rows(likely.sample(_CANDIDATES[effort], generator))
     ratio = likely.log_density(rows) - unlikely.log_density(rows)
-    known = comparable(np.concatenate([history.rows, *(row[None, :] for row in pending)]))
     for row in rows[np.argsort(-ratio, kind="stable")]:
-        if not is_among(comparable(row), known):
+        if not history.has(row, pending):
             return np.asarray(row)
     return None
 

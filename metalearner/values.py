@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from foretune.metrics import Goal
 from foretune.spaces import Configuration, Space
+
+if TYPE_CHECKING:
+    from metalearner.knowledge import Knowledge
 
 
 class ProposerName(StrEnum):
@@ -39,6 +43,8 @@ class Origin(StrEnum):
     TPE = "tpe"
     PORTFOLIO = "portfolio"
     """One of the settings that did best on histories."""
+    TRANSFER = "transfer"
+    """A surrogate whose prior was learned from histories."""
     FALLBACK = "fallback"
     """A quasi-random point where the model had nothing new to offer."""
     BEST_SEEN = "best_seen"
@@ -80,6 +86,8 @@ class Problem:
     defaults: Configuration | None = None
     portfolio: tuple[PortfolioItem, ...] = ()
     network_known: bool = False
+    knowledge: Knowledge | None = None
+    """What histories say of the space; `metalearner.informed` adds it together with the portfolio."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,10 @@ class Proposal:
     effort: Effort
     item: PortfolioItem | None = None
     """The item of the portfolio that this is."""
+    gate: float | None = None
+    """How far histories were trusted, from 0 to 1; None where there are none."""
+    evidence: tuple[Evidence, ...] = ()
+    """The histories that speak for it."""
 
 
 class StoppingPolicy(StrEnum):

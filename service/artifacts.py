@@ -12,8 +12,8 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -112,6 +112,24 @@ class ArtifactStore:
                 return
             if self._folder is not None:
                 _remove_empty(self._folder, (self._folder / key).parent)
+
+    def delete_all_but(self, folder: str, kept: Collection[str]) -> int:
+        """Deletes what lies under the key `folder`, also what was written half, except the keys in `kept`.
+
+        The number of artifacts that were deleted.
+        """
+        with _translated(folder):
+            root = self._path(folder)
+            if not self._fs.isdir(root):
+                return 0
+            keys = {str(path): f"{folder}{str(path).removeprefix(root)}" for path in self._fs.find(root)}
+            doomed = [path for path, key in keys.items() if key not in kept]
+            for path in doomed:
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(path)
+                if self._folder is not None:
+                    _remove_empty(self._folder, Path(path).parent)
+        return len(doomed)
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{_checked(key)}"

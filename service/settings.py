@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """Threads of the API process that answer requests, each with a database connection."""
     foretune_log_format: Literal["json", "text"] = "json"
     foretune_log_level: Literal["debug", "info", "warning", "error"] = "info"
+    foretune_starter_history: bool = True
+    """Whether experiments with `priors: auto` also learn from the starter history that ships with the service."""
     foretune_device: str | None = None
     """The device that workers train on (`cuda:1`, `cpu`); chosen automatically when absent."""
 

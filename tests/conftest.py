@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 _MAINTENANCE = "postgres"
 
+# A project without histories is one that knows nothing: tests say when they want what ships with the service.
+os.environ["FORETUNE_STARTER_HISTORY"] = "false"
+
 # No deadlines: a busy machine is not a defect. Examples are reproducible from one run to the next.
 hypothesis_settings.register_profile(
     "foretune", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]

@@ -1,4 +1,8 @@
-"""A desk worker's thread: answers the API's calls with the meta-learner."""
+"""A desk worker's threads: one takes the API's calls, a few answer them with the meta-learner.
+
+The calls that concern one experiment are answered in order, by one thread at a time: an experiment whose history takes
+a second to read, or whose priors do, holds up its own clients alone.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from foretune.errors import ForetuneError, NotFound
 from foretune.json_types import JsonObject, JsonValue
 from metalearner import Effort
 from service.bus import Call
+from workers.lanes import Lanes
 from workers.priors import described
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
@@ -25,6 +30,10 @@ _log = structlog.get_logger(__name__)
 _WAIT_S = 1.0
 _MOST_TOGETHER = 8
 """Calls that one desk takes at once: those it answers last wait for those it answers first."""
+_MOST_HELD = 256
+"""Calls that one desk holds; the others are left to other desks."""
+_THREADS = 4
+"""Experiments that are answered at the same time."""
 _BUSY_S = 0.5
 """Asked again within this time, an experiment gets fast proposals: its client must not wait."""
 
@@ -37,6 +46,7 @@ class Desk:
         self._proposals = Proposals(process.database)
         self._task_recommendations = TaskRecommendations(process.database)
         self._asked_at: defaultdict[str, float] = defaultdict(lambda: -1e9)
+        self._lanes = Lanes(self._work, _THREADS, _MOST_HELD, "desk-lane")
 
     def start(self) -> None:
         threading.Thread(target=self._serve, name="desk", daemon=True).start()
@@ -53,11 +63,19 @@ class Desk:
                 _log.exception("calls_not_taken")
                 time.sleep(_BUSY_S)
                 continue
-            for together in _grouped(calls):
-                try:
-                    self._answer(together)
-                except Exception:  # noqa: BLE001 - one call must not end the desk
-                    _log.exception("call_failed", kind=together[0].kind)
+            lanes: defaultdict[str, list[Call]] = defaultdict(list)
+            for call in calls:
+                lanes[_lane(call)].append(call)
+            for lane, together in lanes.items():
+                self._lanes.add(lane, together)
+        self._lanes.close()
+
+    def _work(self, calls: Sequence[Call]) -> None:
+        for together in _grouped(calls):
+            try:
+                self._answer(together)
+            except Exception:  # noqa: BLE001 - one call must not end the desk
+                _log.exception("call_failed", kind=together[0].kind)
 
     def _answer(self, calls: Sequence[Call]) -> None:
         """Answers calls that ask for the same: one look at the database, one fit of the model."""
@@ -94,7 +112,7 @@ class Desk:
 
     def _propose(self, experiment_id: str, count: int, *, waiting: bool) -> list[JsonValue]:
         now = time.monotonic()
-        busy = waiting or now - self._asked_at[experiment_id] < _BUSY_S or self._process.bus.calls_waiting() > 0
+        busy = waiting or now - self._asked_at[experiment_id] < _BUSY_S or self._lanes.held > 1
         self._asked_at[experiment_id] = now
         effort = Effort.FAST if busy else Effort.THOROUGH
         return [
@@ -106,6 +124,11 @@ class Desk:
             }
             for proposed in self._proposals.propose(experiment_id, count, effort)
         ]
+
+
+def _lane(call: Call) -> str:
+    """What calls must be answered in order: those that touch one experiment, and those on no experiment."""
+    return _experiment(call) or call.kind
 
 
 def _grouped(calls: Sequence[Call]) -> list[list[Call]]:

@@ -11,12 +11,14 @@ import orjson
 
 from foretune.json_types import JsonObject, JsonValue
 from foretune.spaces import Space
-from metalearner import PortfolioItem, Problem, Task, TaskHistory, build_portfolio, similarity
+from metalearner import Evidence, Problem, Task, TaskHistory, informed, similarity
 from metalearner.portfolio import judge
 from service.db.histories import StoredHistory
 from service.db.session import Database
+from service.settings import settings
 from service.usecases import histories as usecase
 from service.usecases.proposals import StoredExperiment
+from workers.starter.shelf import name_of, starter_histories
 
 _NAMED = 0.5
 """An experiment that a user names as a prior counts as at least so much like the task."""
@@ -49,12 +51,24 @@ def priors_of(database: Database, experiment: StoredExperiment) -> Priors:
         stored = usecase.read_for(tx, experiment)
         features = usecase.task_features(tx, experiment)
     task = Task(experiment.metric_name, experiment.goal, experiment.dataset_id, experiment.network, features)
-    return weighed(task, stored, _NAMED if isinstance(experiment.priors, list) else 0.0)
+    if isinstance(experiment.priors, list):
+        return weighed(task, stored, _NAMED)
+    return weighed(task, stored, starter=starter_for(experiment.network))
 
 
-def weighed(task: Task, stored: Sequence[StoredHistory], least: float = 0.0) -> Priors:
-    """The histories with their likeness to the task, but at least `least`."""
-    found = [task_history(one) for one in stored]
+def starter_for(network: str | None) -> tuple[TaskHistory, ...]:
+    """What ships with the service on this network, unless it is switched off. An external task brings no network: then
+    only what the project itself has learned counts."""
+    if network is None or not settings().foretune_starter_history:
+        return ()
+    return tuple(history for history in starter_histories() if history.task.network == network)
+
+
+def weighed(
+    task: Task, stored: Sequence[StoredHistory], least: float = 0.0, starter: Sequence[TaskHistory] = ()
+) -> Priors:
+    """The histories with their likeness to the task, but at least `least`, and those of the starter history."""
+    found = [*(task_history(one) for one in stored), *starter]
     # A task without a metric is one to which every metric speaks.
     weights = [
         max(
@@ -63,17 +77,18 @@ def weighed(task: Task, stored: Sequence[StoredHistory], least: float = 0.0) -> 
         )
         for one in found
     ]
-    return Priors(tuple(found), tuple(weights), {one.reference: one.name for one in stored})
+    names = {one.reference: one.name for one in stored} | {one.reference: name_of(one) for one in starter}
+    return Priors(tuple(found), tuple(weights), names)
 
 
-def with_portfolio(problem: Problem, network: str | None, priors: Priors) -> Problem:
+def with_knowledge(problem: Problem, network: str | None, priors: Priors) -> Problem:
     """The problem with what the histories recommend to try first."""
-    items = build_portfolio(problem, priors.histories, priors.weights) if priors.histories else []
     known = any(
         one.task.network == network and weight > 0.0
         for one, weight in zip(priors.histories, priors.weights, strict=True)
     )
-    return replace(problem, portfolio=tuple(items), network_known=known and network is not None)
+    problem = replace(problem, network_known=known and network is not None)
+    return informed(problem, priors.histories, priors.weights)
 
 
 def described(problem: Problem, priors: Priors) -> list[JsonValue]:
@@ -93,9 +108,9 @@ def described(problem: Problem, priors: Priors) -> list[JsonValue]:
     ]
 
 
-def evidence_json(item: PortfolioItem) -> list[JsonValue]:
+def evidence_json(evidence: Sequence[Evidence]) -> list[JsonValue]:
     """What speaks for a setting, as `foretune.wire.recommendations.Evidence`."""
-    return [{"experiment": one.history, "similarity": one.similarity, "best": one.best} for one in item.evidence]
+    return [{"experiment": one.history, "similarity": one.similarity, "best": one.best} for one in evidence]
 
 
 def task_history(stored: StoredHistory) -> TaskHistory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from service.db.session import Database
 from service.usecases import proposals as usecase
 from service.usecases.proposals import SeenTrial, StoredExperiment
 from service.usecases.trials import Proposed
-from workers.priors import Priors, evidence_json, priors_of, with_portfolio
+from workers.priors import Priors, evidence_json, priors_of, with_knowledge
 
 _KEPT_EXPERIMENTS = 64
 _OUTSTANDING_S = 30.0
@@ -53,11 +54,13 @@ class _Known:
 
 
 class Proposals:
-    """Proposes for any experiment. Use from one thread; a second instance elsewhere does no harm."""
+    """Proposes for any experiment, each from one thread at a time; a second instance elsewhere does no harm."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._lock = threading.Lock()
+        """For `_known`, not for what is known of an experiment."""
 
     def propose(self, experiment_id: str, count: int, effort: Effort) -> list[Proposed]:
         """`count` proposals that have seen every result told so far. Raises NotFound."""
@@ -114,7 +117,8 @@ class Proposals:
         return known.problem, known.priors
 
     def _read(self, experiment_id: str, *, curves: bool) -> _Known:
-        known = self._known.pop(experiment_id, None)
+        with self._lock:
+            known = self._known.pop(experiment_id, None)
         trials_seq = known.trials_seq if known else 0
         points_seq = (known.points_seq if known else 0) if curves else None
         with self._database.reading() as tx:
@@ -126,7 +130,7 @@ class Proposals:
             # A widened space is another problem: everything is encoded anew.
             problem = problem_of(changes.experiment, defaults or _defaults(known))
             priors = known.priors if known else priors_of(self._database, changes.experiment)
-            fresh = _Known(changes.experiment, with_portfolio(problem, changes.experiment.network, priors), priors)
+            fresh = _Known(changes.experiment, with_knowledge(problem, changes.experiment.network, priors), priors)
             if known is not None:
                 fresh.trials, fresh.unfinished = known.trials, known.unfinished
                 fresh.observations = known.observations
@@ -134,9 +138,10 @@ class Proposals:
             known = fresh
         known.experiment = changes.experiment
         _take_in(known, changes)
-        self._known[experiment_id] = known
-        while len(self._known) > _KEPT_EXPERIMENTS:
-            self._known.popitem(last=False)
+        with self._lock:
+            self._known[experiment_id] = known
+            while len(self._known) > _KEPT_EXPERIMENTS:
+                self._known.popitem(last=False)
         return known
 
 
@@ -222,7 +227,11 @@ def _proposed(proposal: Proposal, index: int, known: _Known, pending: int) -> Pr
     }
     if known.priors.histories:
         replay["histories"] = known.priors.seen
+    if known.problem.knowledge is not None and proposal.gate is not None:
+        replay["knowledge"] = known.problem.knowledge.digest
+        replay["gate"] = proposal.gate
     if proposal.item is not None:
         replay["predicted_rank"] = proposal.item.predicted_rank
-        replay["evidence"] = evidence_json(proposal.item)
+    if proposal.evidence:
+        replay["evidence"] = evidence_json(proposal.evidence)
     return Proposed(proposal.configuration, proposal.origin.value, predicted, replay)

@@ -16,7 +16,7 @@ from service.db.histories import StoredHistory
 from service.db.session import Database
 from service.usecases import histories
 from service.usecases.proposals import SeenTrial
-from workers.priors import evidence_json, weighed
+from workers.priors import evidence_json, starter_for, weighed
 from workers.proposals import Proposals
 
 _KEPT_ANSWERS = 256
@@ -86,7 +86,7 @@ def _for_task(stored: Sequence[StoredHistory], payload: JsonObject) -> JsonObjec
         seed=0,
         defaults=defaults if isinstance(defaults, dict) else None,
     )
-    priors = weighed(task, stored)
+    priors = weighed(task, stored, starter=starter_for(task.network))
     found, confidence = foresee(problem, task, priors.histories, priors.weights, _number(payload["count"]))
     return {
         "confidence": confidence.value,
@@ -94,7 +94,7 @@ def _for_task(stored: Sequence[StoredHistory], payload: JsonObject) -> JsonObjec
             {
                 "configuration": one.item.configuration,
                 "predicted": _prediction(one.predicted),
-                "evidence": evidence_json(one.item),
+                "evidence": evidence_json(one.item.evidence),
             }
             for one in found
         ],

@@ -21,6 +21,7 @@ from metalearner import Effort
 from service.bus.names import QUEUE_TRAIN
 from service.settings import settings
 from service.usecases import outcomes, shifts
+from service.usecases.checkpoints import folder_of
 from service.usecases.proposals import StoredExperiment, StoredTrial
 from service.usecases.shifts import TrialReport, Verdict
 from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, TrialSpec, trial_spec
@@ -114,7 +115,8 @@ class Shift:
 
     def _is_counted(self, experiment: StoredExperiment) -> bool:
         """Whether a single epoch may end the experiment: then each is reported at once."""
-        return experiment.max_total_epochs is not None or experiment.target is not None
+        limits = (experiment.max_total_epochs, experiment.target, experiment.max_seconds)
+        return any(limit is not None for limit in limits)
 
     def _others_wait(self) -> bool:
         try:
@@ -235,7 +237,8 @@ class Shift:
         """Writes a checkpoint beside the old one; the old one goes when the new one is in the database."""
         snapshot = engine.snapshot(held.trial.id)
         epoch = snapshot.position.epoch
-        key = f"checkpoints/{self._experiment_id}/{held.trial.id}/{held.trial.attempts}-{snapshot.position.update}"
+        folder = f"{folder_of(self._experiment_id)}/{held.trial.id}"
+        key = f"{folder}/{held.trial.attempts}-{snapshot.position.update}"
         self._unsettled.add(key)
         try:
             self._process.artifacts.put_bytes(key, snapshot.to_bytes())
@@ -256,7 +259,8 @@ class Shift:
                     answer = shifts.report(tx, self._process.bus, self._experiment_id, reports, thresholds)
                 break
             except Unavailable:
-                if time.monotonic() > give_up_at:
+                if time.monotonic() > give_up_at or self._process.draining():
+                    # Whoever asked this worker to stop does not wait long: the leases will free its trials.
                     raise
                 time.sleep(_RETRY_S)
         self._over = answer.state is not ExperimentState.RUNNING

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from service.usecases import upkeep
+from service.usecases import checkpoints, upkeep
 from workers.process import this_process
+from workers.turns import take_turn
 
 
 @shared_task(name="train.shift", time_limit=None)
 def shift(experiment_id: str) -> None:
-    """Trains an experiment's open trials for a bounded time; `workers.shift` says how."""
-    from workers.shift import Shift
-
-    Shift(this_process(), experiment_id).run()
+    """Trains open trials for a bounded time, of this experiment or of one whose turn it is; see `workers.turns`."""
+    take_turn(this_process(), experiment_id)
 
 
 @shared_task(name="datasets.parse", soft_time_limit=None)
@@ -29,3 +28,4 @@ def sweep() -> None:
     """Frees what dead processes held and rings again where a message was lost."""
     process = this_process()
     upkeep.sweep(process.database, process.bus)
+    checkpoints.tidy_finished(process.database, process.artifacts)

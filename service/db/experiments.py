@@ -138,6 +138,23 @@ def trial_counts(tx: Transaction, experiment_ids: Sequence[str]) -> dict[str, di
     return counts
 
 
+def with_open_work(tx: Transaction, limit: int = 1000) -> list[tuple[str, str]]:
+    """(id, project) of the managed experiments on which one more worker could do something, the oldest first."""
+    query = (
+        select(experiments.c.id, experiments.c.project_id)
+        .where(
+            experiments.c.finished_at.is_(None),
+            experiments.c.state.in_([ExperimentState.QUEUED, ExperimentState.RUNNING]),
+            experiments.c.mode == "managed",
+            experiments.c.trials_running < experiments.c.parallelism,
+            (experiments.c.trials_queued > 0) | (experiments.c.trials_created < experiments.c.max_trials),
+        )
+        .order_by(experiments.c.created_at, experiments.c.id)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in tx.connection.execute(query)]
+
+
 def delete_one(tx: Transaction, experiment_id: str) -> None:
     tx.connection.execute(delete(experiments).where(experiments.c.id == experiment_id))
 

@@ -20,6 +20,20 @@ _log = structlog.get_logger(__name__)
 Doorbell = Callable[[], None]
 
 
+_IDLE_TRANSACTION_S = 15
+"""A client that hangs or is cut off in the middle of a transaction holds its locks no longer than this."""
+_CONNECT = {
+    "connect_timeout": 5,
+    "application_name": "foretune",
+    "prepare_threshold": 2,
+    "options": f"-c idle_in_transaction_session_timeout={_IDLE_TRANSACTION_S}s",
+    # Over a network that drops packets, a connection is given up after half a minute, not after a quarter of an hour.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
 PsycopgConnection = psycopg.Connection[tuple[object, ...]]
 
 
@@ -122,7 +136,7 @@ class Database:
             pool_timeout=10,
             json_serializer=_dump_json,
             json_deserializer=orjson.loads,
-            connect_args={"connect_timeout": 5, "application_name": "foretune", "prepare_threshold": 2},
+            connect_args=_CONNECT,
         )
 
     @contextmanager
@@ -175,18 +189,28 @@ class Database:
             if error.diag.constraint_name == "pk_idempotency_keys":
                 raise IdempotencyConflict("another call with this Idempotency-Key was answered first") from error
             raise
+        except psycopg.errors.IdleInTransactionSessionTimeout as error:
+            # This process stood still in the middle of a transaction, and Postgres rolled it back.
+            raise Unavailable("the transaction took too long; nothing was written", code="database_away") from error
         except PoolTimeout as error:
             raise Unavailable(
                 "all database connections are taken; nothing was written", code="database_busy"
             ) from error
         except (DBAPIError, psycopg.OperationalError) as error:
-            if not isinstance(error, DBAPIError) or isinstance(error, OperationalError) or error.connection_invalidated:
+            if _is_away(error):
                 self.engine.dispose(close=False)
                 raise Unavailable("the database does not answer; nothing was written", code="database_away") from error
             raise
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _is_away(error: DBAPIError | psycopg.OperationalError) -> bool:
+    """Whether the connection is at fault, not the statement."""
+    if not isinstance(error, DBAPIError) or isinstance(error, OperationalError) or error.connection_invalidated:
+        return True
+    return isinstance(error.orig, psycopg.errors.IdleInTransactionSessionTimeout)
 
 
 def _dump_json(value: object) -> str:

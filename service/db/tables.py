@@ -158,6 +158,7 @@ experiments = Table(
     Column("best_epoch", Integer),
     _time("rung_at"),
     _time("compacted_at"),
+    _time("tidied_at"),
     CheckConstraint("trials_created <= max_trials", name="budget"),
     Index(None, "project_id", "created_at", "id"),
     Index("ix_experiments_open", "state", postgresql_where=text("finished_at IS NULL")),
@@ -167,6 +168,11 @@ experiments = Table(
         "project_id",
         "finished_at",
         postgresql_where=text("finished_at IS NOT NULL AND compacted_at IS NULL"),
+    ),
+    Index(
+        "ix_experiments_untidied",
+        "finished_at",
+        postgresql_where=text("mode = 'managed' AND finished_at IS NOT NULL AND tidied_at IS NULL"),
     ),
 )
 

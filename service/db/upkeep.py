@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, or_, select, update
 
 from foretune.events import EventType
 from foretune.states import ExperimentState
@@ -46,6 +46,25 @@ def losses_in_a_row(tx: Transaction, trial: StoredTrial) -> int:
         events.c.data["trial"].astext == trial.id,
     )
     return int(tx.connection.execute(query).scalar_one())
+
+
+def finished_untidied(tx: Transaction, ago: timedelta, limit: int) -> list[str]:
+    """Managed experiments that ended so long ago, and whose checkpoints nobody went through since."""
+    query = (
+        select(experiments.c.id)
+        .where(
+            experiments.c.mode == Mode.MANAGED.value,
+            experiments.c.finished_at < func.now() - ago,
+            experiments.c.tidied_at.is_(None),
+        )
+        .order_by(experiments.c.finished_at)
+        .limit(limit)
+    )
+    return list(tx.connection.execute(query).scalars())
+
+
+def mark_tidied(tx: Transaction, experiment_id: str) -> None:
+    tx.connection.execute(update(experiments).where(experiments.c.id == experiment_id).values(tidied_at=func.now()))
 
 
 def stuck_datasets(tx: Transaction, quiet_for: timedelta) -> list[str]:

@@ -16,6 +16,7 @@ from foretune.json_types import JsonObject
 from foretune.states import ExperimentState, TrialState
 from service.bus import Bus
 from service.db import datasets as dataset_rows
+from service.db import experiments as experiment_rows
 from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger
@@ -67,6 +68,11 @@ class ReportAnswer:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     kept: frozenset[str] = frozenset()
     """The trials whose checkpoint was written down."""
+
+
+def open_work(tx: Transaction) -> dict[str, str]:
+    """The experiments on which one more worker could do something, and their projects; the oldest first."""
+    return dict(experiment_rows.with_open_work(tx))
 
 
 def claim(tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int) -> Claim | None:

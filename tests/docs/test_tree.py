@@ -57,7 +57,7 @@ def test_every_package_folder_is_a_package(root: Path) -> None:
 
 def test_tests_lie_where_the_code_lies(root: Path) -> None:
     """`tests/service/db/…` for `service/db/…`; what tests no single folder has a folder of its own."""
-    own = {"docs", "production", "faults", "migrations", "examples"}
+    own = {"docs", "production", "faults", "chaos", "migrations", "examples"}
     for folder in sorted(path for path in (root / "tests").rglob("*") if path.is_dir()):
         parts = folder.relative_to(root / "tests").parts
         if folder.name == "__pycache__" or "__pycache__" in parts or parts[0] in own or "data" in parts:

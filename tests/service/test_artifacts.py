@@ -161,3 +161,28 @@ class TestFolder:
             check=True,
         )
         assert done.stdout.split() == ["storage_full", "storage_full", "False", "True"]
+
+
+class TestTidying:
+    def test_all_under_a_folder_goes_but_what_is_kept(self, store: ArtifactStore) -> None:
+        for key in ("checkpoints/exp_1/tri_1/1-10", "checkpoints/exp_1/tri_1/2-20", "checkpoints/exp_1/tri_2/1-5"):
+            store.put_bytes(key, b"state")
+        store.put_bytes("checkpoints/exp_10/tri_9/1-1", b"state")
+        assert store.delete_all_but("checkpoints/exp_1", {"checkpoints/exp_1/tri_1/2-20"}) == 2
+        assert store.exists("checkpoints/exp_1/tri_1/2-20")
+        assert not store.exists("checkpoints/exp_1/tri_1/1-10")
+        assert store.exists("checkpoints/exp_10/tri_9/1-1")
+        assert store.delete_all_but("checkpoints/exp_1", {"checkpoints/exp_1/tri_1/2-20"}) == 0
+
+    def test_a_folder_that_is_not_there_holds_nothing(self, store: ArtifactStore) -> None:
+        assert store.delete_all_but("checkpoints/exp_1", ()) == 0
+
+    def test_what_a_killed_writer_left_goes_too(self, tmp_path: Path) -> None:
+        store = ArtifactStore(f"file://{tmp_path}")
+        store.put_bytes("checkpoints/exp_1/tri_1/1-10", b"state")
+        half = tmp_path / "checkpoints/exp_1/tri_1/.1-20.abc123"
+        half.write_bytes(b"half")
+        assert store.delete_all_but("checkpoints/exp_1", ["checkpoints/exp_1/tri_1/1-10"]) == 1
+        assert not half.exists()
+        store.delete_all_but("checkpoints/exp_1", ())
+        assert not (tmp_path / "checkpoints").exists()

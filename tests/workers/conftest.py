@@ -97,14 +97,22 @@ class Bench:
         """Another worker, with hooks of its own."""
         return replace(self.process, id=name, stopping=threading.Event(), at=at or {}, done=set())
 
+    def of_project(self, project: str) -> Bench:
+        """The same workers, for another project's client."""
+        return replace(self, project=project)
+
     def work(self, experiment_id: str, worker: WorkerProcess | None = None) -> None:
-        """One shift, in a thread of its own, as a process of its own would have. Raises what it raised."""
+        """One shift. Raises what it raised."""
+        self.in_thread(lambda: Shift(worker or self.process, experiment_id).run())
+
+    def in_thread(self, work: Callable[[], None]) -> None:
+        """Works in a thread of its own, as a process of its own would. Raises what it raised."""
         raised: list[BaseException] = []
 
         def run() -> None:
             torch.set_num_threads(1)
             try:
-                Shift(worker or self.process, experiment_id).run()
+                work()
             except BaseException as error:  # noqa: BLE001 - raised again below
                 raised.append(error)
 

@@ -19,6 +19,7 @@ from service.usecases import experiments
 from tests.conftest import Project
 from workers.desk import Desk
 from workers.process import WorkerProcess
+from workers.proposals import Proposals
 
 SPACE = [{"name": "x", "type": "float", "low": 0.0, "high": 1.0}, {"name": "n", "type": "int", "low": 1, "high": 9}]
 
@@ -102,6 +103,38 @@ def test_a_call_that_fails_spoils_no_other(bus: Bus, desk: Desk, experiment: str
     unknown, malformed, nonsense, good = runner.run(ask())
     assert (unknown, malformed, nonsense) == (None, None, None)
     assert len(_proposals(good)) == 1
+
+
+def test_an_experiment_that_takes_long_holds_up_no_other(
+    database: Database,
+    bus: Bus,
+    desk: Desk,
+    experiment: str,
+    runner: asyncio.Runner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Given one experiment whose history is still being read, another one's client is answered meanwhile."""
+    read, reading, go_on = Proposals._read, threading.Event(), threading.Event()
+
+    def read_slowly(self: Proposals, experiment_id: str, *, curves: bool) -> object:
+        if experiment_id == "exp_slow":
+            reading.set()
+            go_on.wait(30.0)
+        return read(self, experiment_id, curves=curves)
+
+    monkeypatch.setattr(Proposals, "_read", read_slowly)
+
+    async def ask() -> JsonObject | None:
+        desk.start()
+        slow = asyncio.create_task(bus.call("propose", {"experiment": "exp_slow", "count": 1}, 30.0))
+        await asyncio.to_thread(reading.wait, 30.0)
+        answer = await bus.call("propose", {"experiment": experiment, "count": 1}, 20.0)
+        assert not slow.done()
+        go_on.set()
+        await slow
+        return answer
+
+    assert len(_proposals(runner.run(ask()))) == 1
 
 
 def test_what_nobody_can_read_spoils_nothing(bus: Bus, desk: Desk, experiment: str, runner: asyncio.Runner) -> None:

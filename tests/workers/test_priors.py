@@ -93,7 +93,7 @@ def test_the_first_proposals_come_from_histories_and_say_from_which(world: World
     remember(world)
     remember(world, "another")
     made = Proposals(world.database).propose(submit(world), 7, Effort.FAST)
-    assert [one.origin for one in made] == ["portfolio"] * 5 + ["quasirandom"] * 2
+    assert [one.origin for one in made] == ["portfolio", "portfolio", "quasirandom"] * 2 + ["portfolio"]
     first = made[0].configuration
     assert loss({"lr": first["learning_rate"], "layers": first["depth"]}) < 0.7
     evidence = made[0].replay["evidence"]
@@ -103,7 +103,8 @@ def test_the_first_proposals_come_from_histories_and_say_from_which(world: World
     assert all(isinstance(one, dict) and 0.0 < float(str(one["similarity"])) < 1.0 for one in evidence)
     assert isinstance(made[0].replay["histories"], dict)
     assert made[0].replay["histories"]["count"] == 2
-    assert "evidence" not in made[6].replay
+    assert "evidence" not in made[2].replay
+    assert made[0].replay["gate"] == made[2].replay["gate"] == 1.0
 
 
 def test_another_worker_makes_the_same_proposals_whatever_was_learned_since(world: World) -> None:

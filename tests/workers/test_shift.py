@@ -5,19 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import delete, select
 
-from foretune.errors import StorageFull
+from foretune.errors import StorageFull, Unavailable
 from foretune.events import EventType
 from foretune.states import ExperimentState, TrialState
 from service.artifacts import ArtifactStore
 from service.bus.names import QUEUE_TRAIN
 from service.db.tables import datasets as dataset_table
 from service.settings import settings
-from service.usecases import experiments, shifts, upkeep
+from service.usecases import checkpoints, experiments, shifts, trials, upkeep
 from service.usecases.outcomes import Measured
 from service.usecases.shifts import TrialReport, Verdict
 from service.usecases.trials import Proposed
@@ -233,6 +234,43 @@ class TestInterrupted:
         bench.work(experiment_id, bench.worker("wrk_first", {4: cancel_and_delete}))
         assert checkpoint_files() == set()
 
+    def test_what_a_killed_worker_left_is_tidied_after_the_end(
+        self,
+        bench: Bench,
+        artifacts: ArtifactStore,
+        checkpoint_files: Callable[[], set[str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Given checkpoints that nothing refers to, they go once no late writer can come, and no other does."""
+        experiment_id, running = bench.submit(), bench.submit()
+        bench.work(running, stopped_at(bench, 2))
+        (trial, *_) = bench.trials(running)
+        for one in (experiment_id, running):
+            artifacts.put_bytes(f"checkpoints/{one}/{trial.id}/7-77", b"nobody knows of it")
+        bench.work(experiment_id)
+        before = checkpoint_files()
+        assert checkpoints.tidy_finished(bench.database, artifacts) == 0
+        assert checkpoint_files() == before
+        monkeypatch.setenv("FORETUNE_WORKER_LEASE_S", "0.000001")
+        settings.cache_clear()
+        assert checkpoints.tidy_finished(bench.database, artifacts) == 1
+        assert before - checkpoint_files() == {f"checkpoints/{experiment_id}/{trial.id}/7-77"}
+        assert bench.checkpoints_known() <= checkpoint_files()
+        assert checkpoints.tidy_finished(bench.database, artifacts) == 0
+
+    def test_a_store_that_is_away_is_tidied_later(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        class AwayStore(ArtifactStore):
+            def delete_all_but(self, folder: str, kept: object) -> int:
+                raise Unavailable("the store is away")
+
+        away = AwayStore.__new__(AwayStore)
+        away.__dict__.update(bench.process.artifacts.__dict__)
+        bench.work(bench.submit())
+        monkeypatch.setenv("FORETUNE_WORKER_LEASE_S", "0.000001")
+        settings.cache_clear()
+        assert checkpoints.tidy_finished(bench.database, away) == 0
+        assert checkpoints.tidy_finished(bench.database, bench.process.artifacts) == 1
+
     def test_a_shift_on_nothing_does_nothing(self, bench: Bench) -> None:
         bench.work("exp_unknown")
         experiment_id = bench.submit()
@@ -374,6 +412,27 @@ class TestSideBySide:
         waiting = bench.bus.queue_lengths((QUEUE_TRAIN,))[QUEUE_TRAIN]
         bench.work(other)
         assert bench.bus.queue_lengths((QUEUE_TRAIN,))[QUEUE_TRAIN] == waiting + 1
+
+
+class TestTime:
+    def test_its_seconds_are_never_exceeded_by_more_than_one_epoch_of_each_slot(self, bench: Bench) -> None:
+        experiment_id = bench.submit(budget={"max_trials": 500, "max_epochs": 4, "max_seconds": 0.7}, parallelism=3)
+        bench.work(experiment_id)
+        experiment = bench.experiment(experiment_id)
+        assert (experiment.state, experiment.reason) == (E.COMPLETED, "the budget of 0.7 seconds is spent")
+        assert experiment.started_at is not None
+        over = experiment.started_at + timedelta(seconds=0.7)
+        with bench.database.transaction() as tx:
+            late = [
+                sum(
+                    one.created_at > over
+                    for one in trials.measurements_page(tx, bench.project, trial.id, limit=100, cursor=None).items
+                )
+                for trial in bench.trials(experiment_id)
+            ]
+        assert max(late) <= 1
+        assert sum(late) <= 3
+        assert all(trial.state.finished for trial in bench.trials(experiment_id))
 
 
 class TestAttempts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -126,6 +127,30 @@ class TestAway:
         with pytest.raises(Unavailable):
             interrupted()
         assert names(database) == ["a"]
+
+    @pytest.mark.parametrize("hot", [True, False])
+    def test_a_client_that_hangs_in_the_middle_holds_no_lock_for_ever(self, database: Database, hot: bool) -> None:
+        """Given a process stands still within a transaction, Postgres ends it; waking, it is told so."""
+
+        def hung() -> None:
+            with database.transaction() as tx:
+                add(tx, "a")
+                tx.connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '50ms'"))
+                time.sleep(0.3)
+                if hot:
+                    tx.rows(b"SELECT 1", {})
+                else:
+                    tx.connection.execute(text("SELECT 1"))
+
+        with pytest.raises(Unavailable) as caught:
+            hung()
+        assert caught.value.code == "database_away"
+        assert names(database) == []
+
+    def test_every_connection_has_such_a_limit(self, database: Database) -> None:
+        with database.reading() as tx:
+            limit = tx.connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one()
+        assert limit == "15s"
 
     def test_idle_connections_that_died_are_replaced(self, database: Database, other: Database) -> None:
         assert names(database) == []

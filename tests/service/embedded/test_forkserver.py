@@ -79,7 +79,7 @@ def witness_in(folder: Path, module: str = "witness", text: str = WITNESS) -> Ch
     )
 
 
-def testimony(folder: Path, module: str) -> dict[str, object]:
+def said_by(folder: Path, module: str) -> dict[str, object]:
     import json
 
     log = folder / f"{module}.log"
@@ -109,7 +109,7 @@ class TestFork:
         supervisor.preload(server_in(folder))
         supervisor.start(witness_in(folder))
         supervisor.wait_ready("witness", timeout_s=60)
-        forked = testimony(folder, "witness")
+        forked = said_by(folder, "witness")
         assert forked == {
             "argv": [str(folder / "witness.py"), "--one", "two"], "name": "__main__", "parent": os.getpid(),
             "session": supervisor.pid("witness"), "folder": str(folder), "word": "forty-two", "path": False,
@@ -117,7 +117,7 @@ class TestFork:
         }  # fmt: skip
         (folder / "witness.log").unlink()
         supervisor.start(replace(witness_in(folder), name="alone", gated=None))
-        started = testimony(folder, "witness")
+        started = said_by(folder, "witness")
         assert started == {**forked, "warm": False, "session": supervisor.pid("alone")}
 
     def test_waits_at_the_gate(self, folder: Path, supervisor: Supervisor) -> None:
@@ -126,9 +126,10 @@ class TestFork:
         supervisor.preload(server_in(folder))
         supervisor.start(spec)
         supervisor.wait_ready("witness", timeout_s=60)
+        assert eventually((folder / "witness.log").exists)
         assert (folder / "witness.log").read_text() == ""
         (folder / "gate").touch()
-        assert testimony(folder, "witness")["name"] == "__main__"
+        assert said_by(folder, "witness")["name"] == "__main__"
 
     def test_is_recognised_stopped_and_reaped_like_any_child(self, folder: Path, supervisor: Supervisor) -> None:
         supervisor.preload(server_in(folder))
@@ -151,7 +152,7 @@ class TestFork:
         assert first is not None
         os.kill(first, signal.SIGKILL)
         assert eventually(lambda: supervisor.pid("witness") not in (None, first))
-        assert testimony(folder, "witness")["warm"] is True
+        assert said_by(folder, "witness")["warm"] is True
         died = next(event for event in events if event.kind is ChildEventKind.DIED)
         assert died.detail.startswith("witness was killed by SIGKILL")
 
@@ -170,18 +171,18 @@ class TestServer:
         supervisor.preload(server_in(folder, imports))
         supervisor.start(witness_in(folder))
         supervisor.wait_ready("witness", timeout_s=60)
-        assert testimony(folder, "witness")["warm"] is False
+        assert said_by(folder, "witness")["warm"] is False
         assert "ModuleNotFoundError" in (folder / "forkserver.log").read_text()
 
     def test_its_death_harms_no_child_and_no_later_one(self, folder: Path, supervisor: Supervisor) -> None:
         supervisor.preload(server_in(folder))
         supervisor.start(witness_in(folder))
         supervisor.wait_ready("witness", timeout_s=60)
-        assert testimony(folder, "witness")["warm"] is True
+        assert said_by(folder, "witness")["warm"] is True
         pid = supervisor.pid("witness")
         os.kill(_server_pid(folder), signal.SIGKILL)
         supervisor.start(witness_in(folder, "later"))
-        assert testimony(folder, "later")["warm"] is False
+        assert said_by(folder, "later")["warm"] is False
         assert supervisor.pid("witness") == pid
         assert supervisor.state("witness") is ChildState.READY
 
@@ -212,7 +213,7 @@ class TestServer:
         supervisor.wait_ready("witness", timeout_s=60)
         orphan_maker = (
             "import subprocess\n"  # its output would keep our end of the pipe open
-            "print(subprocess.Popen(['/bin/sleep', '600'], stdout=subprocess.DEVNULL).pid)"
+            "print(subprocess.Popen(['/bin/sleep', '600'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)"
         )
         made = subprocess.run([sys.executable, "-c", orphan_maker], capture_output=True, text=True, check=True)
         orphan = int(made.stdout)

@@ -1,7 +1,7 @@
 """Does the metric space of tasks earn its place? `python -m benchmarks.task_space [--jobs FOLDER] [--seeds 3]`
 
-Reads the histories that ship with the service, or those in a folder of JSON files, each what `POST /v1/histories` takes,
-and judges on families left out: all variants of one data set are one family.
+Reads the histories that ship with the service, or those in a folder of JSON files, each what `POST /v1/histories`
+takes, and judges on families left out: all variants of one data set are one family.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ _STEPS = 300
 _CHECK_EVERY = 10
 _STEP_S = 0.1
 """About what a step takes, at most: `seconds` becomes a number of steps by it, so that the result is reproducible."""
+_GRACE_S = 15.0
+"""No training is cut off before: a busy machine shall not change what a short one gives."""
 _MOST_TASKS = 384
 """As many take part in an episode."""
 _RATE, _DECAY = 3e-3, 0.05
@@ -53,7 +55,7 @@ def train(
     `families` (H) names what may not be split between learning and calibrating; by default the data set. Equal
     arguments give equal spaces, unless the machine is so slow that `seconds` end training first.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + max(seconds, _GRACE_S)
     named = list(families) if families is not None else [family_of(history) for history in histories]
     made = lessons(histories, named, LEAST_HISTORIES)
     if made is None:

@@ -21,6 +21,7 @@ from foretune.json_types import JsonObject, JsonValue
 from metalearner import Effort
 from service.bus import Call
 from workers.lanes import Lanes
+from workers.neighbours import neighbours
 from workers.priors import described
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
@@ -108,6 +109,8 @@ class Desk:
         if kind == "priors":
             problem, priors = self._proposals.priors(experiment_id)
             return {"considered": len(priors.histories), "histories": described(problem, priors)}
+        if kind == "neighbours":
+            return neighbours(self._process.database, payload)
         raise NotFound(f"the desk has no answer to {kind!r}")
 
     def _propose(self, experiment_id: str, count: int, *, waiting: bool) -> list[JsonValue]:

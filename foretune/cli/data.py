@@ -96,6 +96,43 @@ def add_dataset(
         note(f"note: {warning}")
 
 
+@datasets.command("neighbours")
+@guarded
+def neighbours(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(metavar="NAME", help="Name or id.")],
+    network: Annotated[str | None, typer.Option(help="Only tasks of this network.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="How many.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Show the prior tasks most like a dataset, and why.
+
+    Example:
+
+        foretune datasets neighbours digits --network mlp
+    """
+    with connect(context) as client:
+        found = client.datasets.neighbours(dataset, network=network, limit=count)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("task", "network", "#similarity", "#best", "alike in", "unlike in"),
+        (
+            (
+                one.name,
+                one.network or "–",
+                f"{one.similarity:.2f}",
+                "–" if one.best is None else fmt.setting(one.best),
+                ", ".join(two.feature for two in one.alike),
+                ", ".join(two.feature for two in one.unlike),
+            )
+            for one in found.neighbours
+        ),
+        empty="no prior task is like it",
+    )
+
+
 @datasets.command("delete")
 @guarded
 def delete_dataset(

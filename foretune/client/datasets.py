@@ -14,7 +14,7 @@ from foretune.client.paging import iterate
 from foretune.client.transport import Payload, Transport, segment
 from foretune.errors import ClientError, InvalidDataset, InvalidRequest, NotFound
 from foretune.wire.base import Answer, Page
-from foretune.wire.datasets import Dataset, DatasetState, Network, PendingDataset, Task
+from foretune.wire.datasets import Dataset, DatasetState, Neighbours, Network, PendingDataset, Task
 
 _UPLOAD_TIMEOUT_S = 600.0
 _READING_TIMEOUT_S = 600.0
@@ -63,6 +63,12 @@ class Datasets:
             raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}") from None
         with file:
             return self._send(path.name, file, name, target, task)
+
+    def neighbours(self, id_or_name: str, *, network: str | None = None, limit: int = 10) -> Neighbours:
+        """The prior tasks most like a dataset, and why. Raises NotFound."""
+        asked = f"?limit={limit}" + ("" if network is None else f"&network={segment(network)}")
+        path = f"/v1/datasets/{segment(id_or_name)}/neighbours{asked}"
+        return self._transport.call("GET", path).as_model(Neighbours)
 
     def delete(self, id_or_name: str) -> None:
         """Deletes a dataset. Raises Conflict while an unfinished experiment uses it."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from foretune.json_types import JsonValue
+from foretune.json_types import JsonObject, JsonValue
 from foretune.parameters import Parameter
 from foretune.wire.base import Answer, Name, Request, Timestamp
 
@@ -45,6 +45,78 @@ class Dataset(Answer):
     """Numbers that describe the data to the meta-learner; `sample` holds a few rows as its encoder reads them."""
     warnings: list[str] = Field(default_factory=list)
     """What was noticed or left out while reading the file."""
+
+
+class ComparedFeature(Answer):
+    """One feature that two tasks have in common."""
+
+    feature: str
+    here: float | str
+    there: float | str
+    difference: float
+    """On the scale on which tasks are compared: orders of magnitude for counts, 1 for different words."""
+
+
+class Neighbour(Answer):
+    """A prior task, and what makes it like the data set."""
+
+    experiment: str
+    """The reference of its history."""
+    name: str
+    dataset: str | None = None
+    """The id of its data set, where it is one of the service's."""
+    network: str | None = None
+    similarity: float
+    """From 0 to 1, as the space in use has it; 1 for the same data."""
+    distance: float | None = None
+    """Root mean square difference of the features in common; null where there is none."""
+    alike: list[ComparedFeature]
+    """The features that are most alike, the most first."""
+    unlike: list[ComparedFeature]
+    metric: str
+    best: float | None = None
+    hyperparameters: dict[str, JsonValue]
+    """What reached the best value."""
+
+
+_NEIGHBOUR: JsonObject = {
+    "experiment": "exp_7d2k0m3v5x8z1b4c6f9h0j",
+    "name": "digits-mlp",
+    "dataset": "dst_5c1v8n3b6m9k2j4h7g0f1d",
+    "network": "mlp",
+    "similarity": 0.61,
+    "distance": 0.18,
+    "alike": [{"feature": "classes", "here": 10.0, "there": 10.0, "difference": 0.0}],
+    "unlike": [{"feature": "rows", "here": 1797.0, "there": 60000.0, "difference": 1.52}],
+    "metric": "val_accuracy",
+    "best": 0.984,
+    "hyperparameters": {"learning_rate": 0.004, "width": 256},
+}
+
+
+class Neighbours(Answer):
+    """The prior tasks most like a data set."""
+
+    model_config = Answer.model_config | {
+        "json_schema_extra": {
+            "examples": [
+                {
+                    "dataset": "dst_0a9s8d7f6g5h4j3k2l1z0x",
+                    "space": "features",
+                    "considered": 12,
+                    "neighbours": [_NEIGHBOUR],
+                }
+            ]
+        },
+    }
+
+    dataset: str
+    space: str
+    """What the similarity rests on: `features`, what describes the data."""
+    considered: int
+    """Histories that there were to compare with."""
+    neighbours: list[Neighbour]
+    """The nearest first."""
 
 
 class DatasetFault(Answer):

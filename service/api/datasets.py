@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import time
 from pathlib import PurePath
+from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import ValidationError
 from starlette.responses import Response
 
 from foretune.errors import FieldError, ForetuneError, InvalidDataset, InvalidRequest
 from foretune.ids import new_id
 from foretune.wire.base import Page
-from foretune.wire.datasets import Dataset, DatasetState, DatasetUpload, PendingDataset
+from foretune.wire.datasets import Dataset, DatasetState, DatasetUpload, Neighbours, PendingDataset
 from service.api.call import Call, IdempotencyKey, ThisCall, encode, json_answer
 from service.api.documented import problems
 from service.api.parameters import FIRST_PAGE, Cursor, DatasetRef, Limit
 from service.api.strict import StreamRoute, StrictRoute
 from service.api.uploads import FILE_FIELD, StoredForm, store_form
-from service.usecases import datasets, idempotency
+from service.usecases import datasets, idempotency, neighbours
 from service.usecases.datasets import Upload
 from service.usecases.idempotency import Once
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=StrictRoute)
 uploads = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=StreamRoute)
+
+NetworkName = Annotated[
+    str | None, Query(max_length=200, description="Only tasks of this network, those that ship with it included.")
+]
+NeighbourLimit = Annotated[int, Query(ge=1, le=100, description="How many, the nearest first.")]
 
 _PARSED_WITHIN_S = 30.0
 _POLL_S = 1.0
@@ -69,6 +75,15 @@ async def list_datasets(call: ThisCall, limit: Limit = FIRST_PAGE, cursor: Curso
 async def get_dataset(call: ThisCall, dataset: DatasetRef) -> Response:
     """One data set. While its file is being read it has a `state` and little else."""
     return await call.read(lambda tx: datasets.status(tx, call.project, dataset))
+
+
+@router.get("/{dataset}/neighbours", response_model=Neighbours, responses=problems(404, 409))
+async def get_neighbours(
+    call: ThisCall, dataset: DatasetRef, network: NetworkName = None, limit: NeighbourLimit = 10
+) -> Response:
+    """The prior tasks that a data set is most like, and why: what experiments on it learn from first."""
+    found = await neighbours.nearest(call.database, call.bus, call.project, dataset, network=network, limit=limit)
+    return json_answer(encode(found))
 
 
 @router.delete("/{dataset}", status_code=204, response_class=Response, responses=problems(403, 404, 409))

@@ -168,3 +168,26 @@ class TestPriors:
         monkeypatch.setattr(metalearner, "_DESK_S", 0.05)
         answer = api.http.get(f"/v1/experiments/{api.submit()}/priors")
         assert (answer.status_code, problem_of(answer)["code"]) == (503, "no_desk")
+
+
+class TestNeighbours:
+    @pytest.mark.usefixtures("desk", "parser")
+    def test_the_nearest_tasks_come_first_with_what_makes_them_so(self, api: Api) -> None:
+        content = b"x,y,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n % 7, b"ab"[n % 2 : n % 2 + 1]) for n in range(60))
+        upload = api.http.post("/v1/datasets", files={"file": ("toy.csv", content)}, data={"target": "kind"})
+        assert upload.status_code == 201, upload.text
+        near = remember(api, features={"rows": 70, "classes": 2, "task": "classification"})
+        far = remember(api, 1, features={"rows": 10**6, "classes": 2, "task": "classification"})
+        remember(api, 2, features={"rows": 60, "task": "regression"})
+        found = api.http.get("/v1/datasets/toy/neighbours").json()
+        assert (found["dataset"], found["space"], found["considered"]) == (upload.json()["id"], "features", 3)
+        assert [one["name"] for one in found["neighbours"]] == [near, far]
+        first = found["neighbours"][0]
+        assert 1.0 > first["similarity"] > found["neighbours"][1]["similarity"]
+        assert found["neighbours"][1]["unlike"][0]["feature"] == "rows"
+        assert first["hyperparameters"]["learning_rate"] > 0.0
+        assert api.http.get("/v1/datasets/toy/neighbours?limit=1").json()["neighbours"] == [first]
+        assert api.http.get("/v1/datasets/toy/neighbours?network=cnn").json()["considered"] == 0
+
+    def test_of_an_unknown_data_set_there_are_none(self, api: Api) -> None:
+        assert problem_of(api.http.get("/v1/datasets/none/neighbours"))["status"] == 404

@@ -99,7 +99,7 @@ class Slot:
         """The 64-bit seed of the next update's noise."""
         return streams.at(self._streams.noise, self.update)
 
-    def noise_keys(self) -> Tensor:  # (updates_per_epoch, layers) int32, on the CPU
+    def noise_keys(self) -> Tensor:  # (updates_per_epoch, layers, 2) int32, on the CPU
         """The keys of its dropout layers for every update of the epoch."""
         if self._keys_of != self.epoch:
             per_epoch = self.batches.updates_per_epoch

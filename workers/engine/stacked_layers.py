@@ -123,8 +123,7 @@ class Dropout:
         if words is None:
             words = noise_of.words(x.shape[1:], x.device)
         mask = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-        scratch = torch.empty(x.shape, dtype=torch.int32, device=x.device)
-        noise_of.mask(words, *noise.layer(self._position), out=mask, scratch=scratch)
+        noise_of.mask(words, *noise.layer(self._position), out=mask)
         self._mask = mask.to(x.dtype)
         return x * self._mask
 

@@ -126,7 +126,7 @@ class StackedMLP:
         self._shape, self._layout, self._data = shape, layout, data
         self._activate = _FORWARD[shape.activation]
         self._layers: list[_Layer] = []
-        self._inputs = self._weights = self._gradient = self._bits = torch.empty(0)
+        self._inputs = self._weights = self._gradient = torch.empty(0)
 
     @property
     def val_x(self) -> Tensor:
@@ -173,7 +173,7 @@ class StackedMLP:
             if batch.noise is not None:
                 noise = batch.noise.layer(position)
                 words = dropout.words(layer.mask.shape[1:], layer.mask.device)
-                dropout.mask(words, *noise, out=layer.mask, scratch=self._bits)
+                dropout.mask(words, *noise, out=layer.mask)
                 states = torch.mul(layer.after, layer.mask, out=layer.passed)
         head = self._layers[-1]
         return torch.baddbmm(head.bias, states, head.weight_transposed, out=head.before)
@@ -200,7 +200,6 @@ class StackedMLP:
         weights, width = self._weights, self._shape.width
         values, gradients = self._layout.views(weights), self._layout.views(self._gradient)
         self._inputs = weights.new_empty(len(weights), rows, self._shape.features)
-        self._bits = torch.empty(len(weights), rows, width, dtype=torch.int32, device=weights.device)
         deltas = [weights.new_empty(len(weights), rows, width) for _ in range(2)]
         self._layers = [
             self._layer(rows, values, gradients, name, deltas[position % 2])

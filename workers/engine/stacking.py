@@ -13,18 +13,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Noise:
-    """Dropout of one step, each (L, m, 1, 1) int32; see `workers.networks.dropout`.
+    """Dropout of one step: `keys` (2, L, m, 1, 1), the others (L, m, 1, 1), int32; see `workers.networks.dropout`.
 
-    A member without dropout has the threshold -1 and the scale 1: everything of it is kept as it is.
+    A member without dropout has the threshold KEEP_ALL and the scale 1: everything of it is kept as it is.
     """
 
     keys: Tensor
     thresholds: Tensor
     scale_bits: Tensor
 
-    def layer(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, thresholds and scales of one layer, each (m, 1, 1)."""
-        return self.keys[position], self.thresholds[position], self.scale_bits[position]
+    def layer(self, position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Multipliers, offsets, thresholds and scales of one layer, each (m, 1, 1)."""
+        multipliers, offsets = self.keys[:, position]
+        return multipliers, offsets, self.thresholds[position], self.scale_bits[position]
 
 
 @dataclass(frozen=True)

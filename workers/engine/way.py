@@ -15,6 +15,7 @@ from workers.engine.evaluation import evaluate
 from workers.engine.rows import Rows
 from workers.engine.slot import Slot
 from workers.engine.stacking import Noise, Program, StackedBatch
+from workers.networks.dropout import KEEP_ALL
 
 _LONGEST_PLAN = 64
 
@@ -51,7 +52,7 @@ class _Plan:
 
     places: Tensor  # (R, n, B)
     row_weights: Tensor  # (R, n, B)
-    keys: Tensor | None  # (R, L, n, 1, 1)
+    keys: Tensor | None  # (R, 2, L, n, 1, 1)
     learning_rates: list[tuple[float, ...]]  # R of n
 
 
@@ -77,7 +78,7 @@ class Stacked:
         layers = max(len(member.dropouts) for member in members)
         self._thresholds = self._scale_bits = None
         if layers:
-            self._thresholds = _per_layer(members, layers, "threshold", -1).to(device)
+            self._thresholds = _per_layer(members, layers, "threshold", KEEP_ALL).to(device)
             self._scale_bits = _per_layer(members, layers, "scale_bits", _ONE_BITS).to(device)
 
     def begin_epochs(self, members: Sequence[Slot]) -> None:
@@ -91,10 +92,11 @@ class Stacked:
             layers = len(self._thresholds)
             # A member without dropout needs no key: nothing of it falls below its threshold.
             own = [
-                member.noise_keys()[_next(member, steps)] if member.dropouts else _NO_KEYS.expand(steps, layers)
+                member.noise_keys()[_next(member, steps)] if member.dropouts else _NO_KEYS.expand(steps, layers, 2)
                 for member in members
             ]
-            keys = torch.stack(own, 2).view(steps, layers, -1, 1, 1).to(rows.device)
+            keys = torch.stack(own, 3).transpose(1, 2)  # from (R, L, 2, n)
+            keys = keys.reshape(steps, 2, layers, -1, 1, 1).to(rows.device)
         rates = list(zip(*(member.learning_rates(steps) for member in members), strict=True))
         self._plan, self._at = _Plan(places, row_weights, keys, rates), 0
 
@@ -146,7 +148,7 @@ class Stacked:
 
 
 _ONE_BITS = int(torch.ones(()).view(torch.int32))
-_NO_KEYS = torch.zeros(1, dtype=torch.int32)
+_NO_KEYS = torch.ones(1, dtype=torch.int32)
 
 
 def _next(member: Slot, steps: int) -> slice:

@@ -1,13 +1,13 @@
 """Dropout whose noise is a pure function of (key, layer, position in the batch), not of a generator's history.
 
-A trial's noise is therefore its own: the same alone, beside others, stacked under `vmap`, after a resume and on any
-device, and a checkpoint needs nothing but the number of the update. Element i of layer l is dropped when
+A trial's noise is therefore its own: the same alone, beside others, stacked, after a resume and on any device, and a
+checkpoint needs nothing but the number of the update. Element i of layer l is dropped when
 
-    mix(words[i] xor key[l]) < rate * 2^31
+    (a[l] words[i] + b[l] mod 2^32) - 2^31 < rate * 2^32 - 2^31        (signed: what 32-bit integers do by themselves)
 
-with `words` fixed well-mixed 32-bit words and `mix` the last rounds of lowbias32 (C. Wellons, hash-prospector), its
-upper bit dropped. Everything is 32-bit integer arithmetic, the mask included (all ones or zero, then the bit pattern
-of the scale): on a CPU that takes a third of the time of the Mersenne Twister behind `torch.nn.Dropout`.
+with `words` fixed well-mixed 32-bit words (lowbias32; C. Wellons, hash-prospector) and the key of a layer an odd a and
+any b: multiply-add hashing (Dietzfelbinger 1996), which decorrelates any two places. The mask is made in
+four passes of 32-bit integer arithmetic, the last of which turns 0 or 1 into the bit pattern of 0.0 or of the scale.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 _M1 = 0x7FEB352D
 _M2 = 0x846CA68B
-_M2_SIGNED = _M2 - (1 << 32)
-_POSITIVE = 0x7FFFFFFF
+_LOWEST = -(1 << 31)
 _ROW = 0x9E3779B1
 _GOLDEN = 0x9E3779B97F4A7C15
+KEEP_ALL = _LOWEST
+"""The threshold below which nothing falls."""
 
 
 class Dropout(nn.Module):
@@ -45,20 +46,18 @@ class Dropout(nn.Module):
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"rate must lie in [0, 1), not {rate}")
         self.rate = rate
-        threshold = min(round(rate * 2**31), 2**31 - 1) - 1
+        threshold = min(round(rate * 2**32), 2**32 - 1) + _LOWEST
         scale = torch.tensor(1.0 / (1.0 - rate), dtype=torch.float32)
-        self.register_buffer("key", torch.zeros((), dtype=torch.int32), persistent=False)
+        self.register_buffer("key", torch.zeros(2, dtype=torch.int32), persistent=False)
         self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.int32), persistent=False)
         self.register_buffer("scale_bits", scale.view(torch.int32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, …) -> (B, …)
         if not self.training or self.rate == 0.0:
             return x
-        bits = (words(x.shape, x.device) ^ self.key).mul_(_M1)
-        # The sign is shifted in from above: both halves of the words fall evenly on the 31-bit numbers.
-        bits = bits.bitwise_xor_(bits >> 15).mul_(_M2_SIGNED).bitwise_and_(_POSITIVE)
-        # The difference is negative where the element stays; its sign, spread over the word, masks the scale.
-        kept = (self.threshold - bits).bitwise_right_shift_(31).bitwise_and_(self.scale_bits).view(torch.float32)
+        # A comparison in place leaves 0 or 1 as integers: a mask of booleans would be ten times as slow.
+        bits = (words(x.shape, x.device) * self.key[0]).add_(self.key[1]).ge_(self.threshold)
+        kept = bits.mul_(self.scale_bits).view(torch.float32)
         return x * (kept if x.dtype == torch.float32 else kept.to(x.dtype))
 
     def extra_repr(self) -> str:
@@ -72,26 +71,18 @@ def active_dropouts(module: nn.Module) -> list[Dropout]:
 
 def set_noise(layers: Sequence[Dropout], key: int) -> None:
     """Gives each layer its noise for one update; `key` is any 64-bit number, different for each update."""
-    for position, layer in enumerate(layers):
-        layer.key.fill_(layer_key(key, position))
+    for layer, own in zip(layers, layer_keys([key], len(layers))[0], strict=True):
+        layer.key.copy_(own)
 
 
-def layer_keys(keys: Sequence[int], layers: int) -> Tensor:  # (len(keys), layers) int32
-    """`layer_key` for many updates and every layer at once."""
+def layer_keys(keys: Sequence[int], layers: int) -> Tensor:  # (len(keys), layers, 2) int32
+    """The odd multiplier and the offset of every layer at each update: splitmix64 of both, its halves."""
     word = np.array(keys, dtype=np.uint64)[:, None] + np.arange(1, layers + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    upper = ((word ^ (word >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
-    return torch.from_numpy(upper.view(np.int32))
-
-
-def layer_key(key: int, position: int) -> int:
-    """The signed 32-bit key of the layer at `position`: splitmix64 of both, its upper half."""
-    word = (key + (position + 1) * _GOLDEN) & 0xFFFFFFFFFFFFFFFF
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    upper = (word ^ (word >> 31)) >> 32
-    return upper - (1 << 32) if upper >= 1 << 31 else upper
+    word ^= word >> np.uint64(31)
+    halves = np.stack([word >> np.uint64(32) | np.uint64(1), word & np.uint64(0xFFFFFFFF)], 2)
+    return torch.from_numpy(halves.astype(np.uint32).view(np.int32))
 
 
 @lru_cache(maxsize=64)
@@ -115,25 +106,14 @@ def words(shape: torch.Size, device: torch.device) -> Tensor:  # (*shape) int32
 
 def mask(
     words: Tensor,  # (B, H) int32
-    keys: Tensor,  # (m, 1, 1) int32
+    multipliers: Tensor,  # (m, 1, 1) int32
+    offsets: Tensor,  # (m, 1, 1) int32
     thresholds: Tensor,  # (m, 1, 1) int32
     scale_bits: Tensor,  # (m, 1, 1) int32
     out: Tensor,  # (m, B, H) float32
-    scratch: Tensor,  # (m, B, H) int32
 ) -> Tensor:
     """What `Dropout` multiplies with, for m layers at once: 0 or the scale. Written to `out`, which is returned."""
     bits = out.view(torch.int32)
-    first, second, shift, positive, sign = _constants(out.device)
-    torch.bitwise_xor(words, keys, out=bits)
-    bits.mul_(first)
-    torch.bitwise_right_shift(bits, shift, out=scratch)
-    bits.bitwise_xor_(scratch).mul_(second).bitwise_and_(positive)
-    torch.sub(thresholds, bits, out=bits).bitwise_right_shift_(sign).bitwise_and_(scale_bits)
+    torch.mul(words, multipliers, out=bits)
+    bits.add_(offsets).ge_(thresholds).mul_(scale_bits)
     return out
-
-
-@lru_cache(maxsize=8)
-def _constants(device: torch.device) -> tuple[Tensor, ...]:
-    """Multipliers, shifts and the mask as tensors: a Python number would become one at every call."""
-    numbers = (_M1, _M2_SIGNED, 15, _POSITIVE, 31)
-    return tuple(torch.tensor(number, dtype=torch.int32, device=device) for number in numbers)

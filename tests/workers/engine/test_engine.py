@@ -62,7 +62,7 @@ def test_every_update_and_every_layer_has_noise_of_its_own(named_problem):
     keys = []
     while engine.live:
         engine.advance()
-        keys += engine._slots["trial"].noise_keys().flatten().tolist()
+        keys += map(tuple, engine._slots["trial"].noise_keys().flatten(0, 1).tolist())
     assert len(keys) == len(set(keys)) == 2 * 3 * 4  # layers, epochs, updates
 
 
@@ -175,6 +175,29 @@ def test_networks_with_torchs_own_dropout_and_batch_norm_resume_bit_for_bit(name
     second.admit(spec, first.snapshot("trial"))
     reports += finish(second)["trial"]
     assert curve_of(reports) == curve_of(finish(whole)["trial"])
+
+
+def test_batch_norm_of_one_trial_touches_no_other(named_problem, finish, curve_of):
+    # Given trials with running statistics, which are trained by the plain loop
+    data = named_problem("mlp-tabular").data
+    network = network_of(lambda configuration, shape: TorchDropoutNet(shape))
+    specs = [
+        trial_spec(network, f"t{seed}", {"batch_size": size, "learning_rate": rate}, max_epochs=3, seed=seed)
+        for seed, (size, rate) in enumerate([(32, 0.01), (50, 0.1), (32, 1e9)])
+    ]
+    alone = {}
+    for spec in specs:
+        engine = Engine(network, data, "cpu")
+        engine.admit(spec)
+        alone[spec.trial_id] = curve_of(finish(engine)[spec.trial_id])
+
+    # When they share a device
+    engine = Engine(network, data, "cpu", capacity=3)
+    for spec in specs:
+        engine.admit(spec)
+
+    # Then each gives the curve it gives alone
+    assert {name: curve_of(reports) for name, reports in finish(engine).items()} == alone
 
 
 class Raising(nn.Module):

@@ -84,7 +84,7 @@ class Bench:
             return None
         first = self.dropouts[0][0]
         constant = (layers, MEMBERS, 1, 1)
-        numbers = layer_keys(keys, layers).t().reshape(constant)
+        numbers = layer_keys(keys, layers).permute(2, 1, 0).reshape(2, *constant)
         return Noise(numbers, first.threshold.expand(constant), first.scale_bits.expand(constant))
 
     def reference(self, member, key, places):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from workers.networks import Dropout
-from workers.networks.dropout import active_dropouts, layer_key, set_noise
+from workers.networks.dropout import active_dropouts, layer_keys, set_noise
 
 
 def kept(layer: Dropout, key: int, shape=(128, 128)) -> torch.Tensor:
@@ -78,9 +78,11 @@ def test_noise_is_no_part_of_the_weights():
 
 
 def test_keys_fill_32_bits_and_rates_beyond_reason_are_refused():
-    keys = [layer_key(key, layer) for key in range(200) for layer in range(5)]
-    assert len(set(keys)) == 1_000
-    assert min(keys) < -(2**30) < 2**30 < max(keys)
+    multipliers, offsets = layer_keys(range(200), 5).flatten(0, 1).t().tolist()
+    assert all(multiplier % 2 == 1 for multiplier in multipliers)
+    for keys in (multipliers, offsets):
+        assert len(set(keys)) == 1_000
+        assert min(keys) < -(2**30) < 2**30 < max(keys)
     for rate in (-0.1, 1.0):
         with pytest.raises(ValueError, match="rate must lie"):
             Dropout(rate)

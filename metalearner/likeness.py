@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from metalearner import task_sample
 from metalearner.arrays import Array, Index
 from metalearner.histories import Task, scaled_feature, similarity_at
 
@@ -54,13 +55,15 @@ class _FeatureTable:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tasks
-        self._names = sorted({name for task in tasks for name in task.features})
+        self._names = sorted({name for task in tasks for name in task.features} - {task_sample.FEATURE})
         places = {name: place for place, name in enumerate(self._names)}
         self._codes: dict[str, int] = {}
         self._numbers = np.full((len(tasks), len(places)), np.nan)
         self._words: Index = np.full((len(tasks), len(places)), -1, dtype=np.intp)
         for row, task in enumerate(tasks):
             for name, value in task.features.items():
+                if name == task_sample.FEATURE:
+                    continue
                 if isinstance(value, str):
                     self._words[row, places[name]] = self._codes.setdefault(value, len(self._codes))
                 else:

@@ -29,7 +29,7 @@ def neighbours(database: Database, payload: JsonObject) -> JsonObject:
     said = {name: value for name, value in features.items() if isinstance(value, str | int | float)}
     usecase.catch_up(database, str(project))
     with database.reading() as tx:
-        stored = usecase.read_all(tx, str(project))
+        stored = usecase.read_some(tx, str(project), usecase.fingerprints(tx, str(project)))
     known = [(task_history(one), one) for one in stored]
     shipped = starter_for(network) if isinstance(network, str) else ()
     candidates: list[tuple[TaskHistory, StoredHistory | None]] = [*known, *((one, None) for one in shipped)]

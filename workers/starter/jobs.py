@@ -26,9 +26,9 @@ from workers.starter.sources import sources
 from workers.starter.variants import thinned, variants
 
 _PROBES, _OWN = 24, 8
-_MOST_ROWS = {"mlp": 1800, "cnn": 300, "gru": 600, "transformer": 600}
-_EPOCHS = {"mlp": 12, "cnn": 5, "gru": 8, "transformer": 8}
-_LATER = {"gru": 4, "transformer": 4, "cnn": 7}
+_MOST_ROWS = {"mlp": 1800, "cnn": 300, "gru": 400, "transformer": 400}
+_EPOCHS = {"mlp": 12, "cnn": 5, "gru": 6, "transformer": 6}
+_LATER = {"gru": 5, "transformer": 5, "cnn": 7}
 """Perceptrons take by far the least time, convolutions the most."""
 _DIGITS = 5
 

@@ -18,7 +18,7 @@ _FASHION = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` puts it (MIT licence)."""
 _FASHION_ROWS = 2000
 _CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-_TEXT_CHARACTERS = 24_000
+_TEXT_CHARACTERS = 8_000
 _IDX_IMAGES, _IDX_LABELS = 16, 8
 """Bytes before the data of an IDX file."""
 

@@ -13,7 +13,7 @@ Symbols: H histories, C candidates, S draws of what carries over.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,9 @@ _FITTED = 12
 _ITERATIONS = 15
 _CANDIDATES = 192
 _FROM_EACH = 20
+_DIGITS = 6
+_BAD = 1.0
+"""A worse score, in deviations: about the worst sixth of a history's trials."""
 _JUDGES = 200
 """So many of the histories most like the task are heard; the tail would add time and little weight."""
 _DRAWS = 16
@@ -94,7 +97,8 @@ def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[
     means = np.empty((len(found), len(rows)))
     deviations = np.empty_like(means)
     features = encoding.features(rows)
-    processes = [_process(one, encoding.groups, fitted=position < _FITTED) for position, one in enumerate(found)]
+    keys = set(_keys(rows))
+    processes = [_process(one, encoding.groups, keys, fitted=position < _FITTED) for position, one in enumerate(found)]
     for position, process in enumerate(processes):
         mean, variance = process.predict(features)
         means[position], deviations[position] = mean, np.sqrt(variance)
@@ -129,16 +133,27 @@ def candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) ->
     return np.array(rows)
 
 
-def _process(one: Source, groups: Index, *, fitted: bool) -> gp.Posterior:
-    """The history's own surrogate of its normal scores."""
+def _process(one: Source, groups: Index, candidates: Set[bytes], *, fitted: bool) -> gp.Posterior:
+    """The history's own surrogate of its normal scores. Which of the `candidates` were bad there it is told, too:
+    a region that diverges is too narrow for a smooth process of some trials.
+    """
     chosen = chosen_trials(one.scores)
-    features, scores = one.features[chosen], one.scores[chosen]
     if fitted and len(chosen) >= 8:
-        kernel = gp.fit(features, scores, groups, gp.Prior(noise_mean=-3.0, mean_variance=0.1), _ITERATIONS)
+        prior = gp.Prior(noise_mean=-3.0, mean_variance=0.1)
+        kernel = gp.fit(one.features[chosen], one.scores[chosen], groups, prior, _ITERATIONS)
     else:
         count = int(groups.max()) + 1
         kernel = gp.Kernel(np.full(count, 0.5 * math.sqrt(count)), 1.0, 0.1, 0.1)
-    return gp.condition(kernel, groups, features, scores)
+    if len(chosen) < len(one.scores):
+        bad = np.flatnonzero(one.scores > _BAD)
+        tried = [place for place, key in zip(bad, _keys(one.rows[bad]), strict=True) if key in candidates]
+        chosen = np.union1d(chosen, np.array(tried, dtype=np.intp))
+    return gp.condition(kernel, groups, one.features[chosen], one.scores[chosen])
+
+
+def _keys(rows: Array) -> list[bytes]:
+    """The same for the same setting: (m, D) -> m."""
+    return [row.tobytes() for row in np.round(comparable(rows), _DIGITS) + 0.0]
 
 
 def chosen_trials(scores: Array) -> Index:

@@ -30,8 +30,8 @@ def read_wandb(path: Path, heading: Heading, columns: Mapping[str, str]) -> Foun
         steps = entry.get("history")
         said = steps if isinstance(steps, list) else []
         curve = [_number(step.get(heading.metric)) for step in said if isinstance(step, dict)]
-        summary = _object(path, number, entry, "summary")
-        runs.append(_run(_named(config, columns), _number(summary.get(heading.metric)), curve, entry.get("state")))
+        value = _object(path, number, entry, "summary").get(heading.metric)
+        runs.append(_run(_named(config, columns), value, curve, entry.get("state")))
     return history(heading, runs)
 
 
@@ -45,16 +45,16 @@ def read_mlflow(path: Path, heading: Heading, columns: Mapping[str, str]) -> Fou
         settings = {key: value_of(str(value)) for key, value in _pairs(data.get("params"))}
         value = dict(_pairs(data.get("metrics"))).get(heading.metric)
         status = _object(path, number, entry, "info").get("status")
-        runs.append(_run(_named(settings, columns), _number(value), [], status))
+        runs.append(_run(_named(settings, columns), value, [], status))
     return history(heading, runs)
 
 
-def _run(settings: Mapping[str, JsonValue], value: float | None, curve: list[float | None], said: JsonValue) -> Run:
-    if str(said).lower() in _ENDED_BADLY:
+def _run(settings: Mapping[str, JsonValue], said: JsonValue, curve: list[float | None], state: JsonValue) -> Run:
+    """`said` is the metric as it was logged: None where it was not, which is not to say that it was bad."""
+    value = _number(said)
+    if said is None or str(state).lower() in _ENDED_BADLY:
         return Run(settings, value, curve, TrialState.FAILED)
-    if value is None:
-        return Run(settings, None, curve, TrialState.INFEASIBLE)
-    return Run(settings, value, curve)
+    return Run(settings, value, curve, TrialState.INFEASIBLE if value is None else TrialState.COMPLETED)
 
 
 def _named(settings: Mapping[str, JsonValue], columns: Mapping[str, str]) -> dict[str, JsonValue]:

@@ -55,8 +55,11 @@ def history(heading: Heading, runs: Sequence[Run], known: Mapping[str, AnyParame
         raise InvalidHistory(f"{heading.name}: none of its {len(runs)} runs has a value of {heading.metric}")
     notes: list[str] = []
     if len(usable) < len(runs):
-        notes.append(f"{len(runs) - len(usable)} runs that failed or never ended are left out")
+        notes.append(f"{len(runs) - len(usable)} runs that failed, never ended or have no value are left out")
     parameters, fixed = _parameters(usable, known or {}, notes)
+    guessed = [one.name for one in parameters if one.name not in (known or {})]
+    if guessed:
+        notes.append(f"type, range and scale are guessed from the values: {', '.join(guessed)}")
     if not parameters:
         raise InvalidHistory(f"{heading.name}: no hyperparameter differs between its runs")
     names = {parameter.name for parameter in parameters}
@@ -138,7 +141,8 @@ def _when(parameter: AnyParameter, condition: tuple[str, list[Scalar]]) -> AnyPa
 
 def guess(name: str, values: Sequence[JsonValue]) -> AnyParameter | None:
     """The parameter that took these values; None where they do not differ or are of no one type."""
-    different = [value for position, value in enumerate(values) if value not in values[:position]]
+    # True and 1 are equal, and different values.
+    different = list({(isinstance(value, bool), str(value)): value for value in values}.values())
     if len(different) < 2:
         return None
     if all(isinstance(value, bool) for value in different):

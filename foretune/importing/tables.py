@@ -86,7 +86,9 @@ def value_of(cell: str) -> JsonValue:
 def _run(settings: Mapping[str, JsonValue], value: float | None, said: TrialState | None) -> Run:
     if said in (TrialState.FAILED, TrialState.RUNNING):
         return Run(settings, value, state=said)
-    if value is None or not math.isfinite(value):
+    if value is None:  # Nobody wrote it down, which is not to say that it was bad.
+        return Run(settings, None, state=TrialState.FAILED)
+    if not math.isfinite(value):
         return Run(settings, None, state=TrialState.INFEASIBLE)
     return Run(settings, value, state=said or TrialState.COMPLETED)
 

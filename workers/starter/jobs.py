@@ -28,8 +28,8 @@ from workers.starter.variants import thinned, variants
 _PROBES, _OWN = 24, 8
 _MOST_ROWS = {"mlp": 1800, "cnn": 300, "gru": 400, "transformer": 400}
 _EPOCHS = {"mlp": 12, "cnn": 5, "gru": 6, "transformer": 6}
-_LATER = {"gru": 5, "transformer": 5, "cnn": 7}
-"""Perceptrons take by far the least time, convolutions the most."""
+_LATER, _LARGE = 5, 200_000
+"""Perceptrons come first, so many variants ahead of the others, which on data of more numbers come later still."""
 _DIGITS = 5
 
 
@@ -39,7 +39,7 @@ class Job:
 
     network: Network
     dataset: Dataset
-    place: tuple[int, int]
+    place: int
 
     @property
     def name(self) -> str:
@@ -58,9 +58,11 @@ def _jobs() -> Iterator[Job]:
             for network in networks().values():
                 seen = network.name in _EPOCHS and dataset.task in network.tasks and network.view_for(views(dataset))
                 if seen and (network.name == "mlp" or dataset.modality != "tabular"):
-                    yield Job(
-                        network, dataset, (number + _LATER.get(network.name, 0), 0 if network.name == "mlp" else 1)
-                    )
+                    yield Job(network, dataset, number if network.name == "mlp" else number + _wait(dataset))
+
+
+def _wait(dataset: Dataset) -> int:
+    return _LATER * (2 if dataset.X.size > _LARGE else 1)
 
 
 def run(job: Job, device: str = "cpu") -> JsonObject:
@@ -150,8 +152,8 @@ def _features(dataset: Dataset) -> JsonObject:
     found |= {"task": dataset.task.value, "modality": dataset.modality, "rows": float(dataset.rows)}
     if dataset.classes is not None:
         found["classes"] = float(dataset.classes)
-    return {key: _rounded(value) if isinstance(value, float) else value for key, value in found.items()}
+    return {key: _short(value) for key, value in found.items()}
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else 0.0
+def _rounded(value: float) -> float | None:
+    return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None

@@ -44,6 +44,7 @@ class TestGuessing:
             ([True, False], Bool("x")),
             ([3, 3, 3], None),
             ([3, "three"], None),
+            ([True, 1], None),
         ],
     )
     def test_type_and_range_from_values(self, values, parameter) -> None:
@@ -72,7 +73,7 @@ class TestGuessing:
         ]
         found = history(LOSS, runs)
         assert [trial.state for trial in taken(found).trials] == ["COMPLETED", "INFEASIBLE"]
-        assert "1 runs that failed" in found.notes[0]
+        assert "1 runs that failed, never ended or have no value are left out" in found.notes
 
     def test_nothing_to_learn_from(self) -> None:
         with pytest.raises(InvalidHistory, match="none of its 1 runs has a value of val_loss"):
@@ -89,7 +90,8 @@ class TestTables:
 
     def test_columns_that_are_named(self, tmp_path: Path) -> None:
         path = self.write(
-            tmp_path, "id,lr,hidden,opt,val_loss\na,0.1,32,sgd,0.5\nb,0.001,64,adam,\nc,0.01,64,adam,0.3\n"
+            tmp_path,
+            "id,lr,hidden,opt,val_loss\na,0.1,32,sgd,0.5\nb,0.001,64,adam,nan\nc,0.01,64,adam,0.3\nd,1,8,sgd,\n",
         )
         line = taken(tables.read(path, Dialect.PLAIN, LOSS, {"lr": "learning_rate", "hidden": "width"}))
         assert {one.name for one in line.space} == {"learning_rate", "width"}
@@ -232,7 +234,7 @@ class TestOptuna:
         assert line.fixed == {"constant": 3}
         states = [trial.state.value for trial in line.trials]
         assert (states.count("COMPLETED"), states.count("STOPPED")) == (16, 3)
-        assert "2 runs that failed or never ended are left out" in found.notes
+        assert found.notes == ("2 runs that failed, never ended or have no value are left out",)
 
     def test_a_study_that_is_not_there(self, storage: str) -> None:
         with pytest.raises(InvalidHistory, match="has no study 'yours'; there are mine"):

@@ -1,5 +1,6 @@
 """What proposes: pure functions over values. No I/O, no service, no torch."""
 
+from metalearner.curves import Curves
 from metalearner.fitted import FittedModel
 from metalearner.fitting import fit
 from metalearner.foresight import Foreseen, foresee
@@ -29,6 +30,7 @@ from metalearner.values import (
 
 __all__ = [
     "Confidence",
+    "Curves",
     "Effort",
     "Evidence",
     "FeatureLikeness",

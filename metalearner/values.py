@@ -133,7 +133,7 @@ class Proposal:
 
 
 class StoppingPolicy(StrEnum):
-    """What an experiment may ask for; AUTO is the conservative choice explained in `metalearner.stopping`."""
+    """What an experiment may ask for; AUTO is explained in `metalearner.stopping`."""
 
     AUTO = "auto"
     NONE = "none"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from foretune.json_types import JsonObject
 from foretune.spaces import Configuration, Space
 from foretune.states import TrialState
 from metalearner import (
+    Curves,
     Effort,
     Memory,
     Observation,
@@ -40,6 +41,7 @@ class _Known:
     experiment: StoredExperiment
     problem: Problem
     priors: Priors
+    curves: Curves
     trials_seq: int = 0
     points_seq: int = 0
     trials: dict[str, SeenTrial] = field(default_factory=dict)
@@ -47,7 +49,6 @@ class _Known:
     """Of the trials, those that run or wait, by id."""
     observations: list[Observation] = field(default_factory=list)
     """Results in the order of their arrival."""
-    curves: dict[str, dict[int, float | None]] = field(default_factory=lambda: defaultdict(dict))
     memory: Memory = field(default_factory=Memory)
     outstanding: dict[int, tuple[float, Configuration]] = field(default_factory=dict)
     """Proposals by index that are not trials yet, with the time at which they are given up."""
@@ -95,14 +96,13 @@ class Proposals:
         if known is not None and known.experiment.stopping == StoppingPolicy.NONE:
             return {}
         known = self._read(experiment_id, curves=True)
-        curves = [_unbroken(points) for points in known.curves.values()]
-        return thresholds(known.problem, curves, StoppingPolicy(known.experiment.stopping), epochs)
+        return thresholds(known.problem, known.curves, StoppingPolicy(known.experiment.stopping), epochs)
 
     def store_thresholds(self, experiment_id: str) -> None:
         """Computes the thresholds and keeps them where the API compares measurements with them. Raises NotFound."""
         known = self._read(experiment_id, curves=True)
-        last = max((max(points) for points in known.curves.values() if points), default=0)
-        values = self.thresholds(experiment_id, range(1, last + 1))
+        policy = StoppingPolicy(known.experiment.stopping)
+        values = thresholds(known.problem, known.curves, policy, range(1, known.curves.last_epoch + 1))
         with self._database.transaction() as tx:
             usecase.store_thresholds(tx, experiment_id, known.points_seq, values)
 
@@ -130,11 +130,12 @@ class Proposals:
             # A widened space is another problem: everything is encoded anew.
             problem = problem_of(changes.experiment, defaults or _defaults(known))
             priors = known.priors if known else priors_of(self._database, changes.experiment)
-            fresh = _Known(changes.experiment, with_knowledge(problem, changes.experiment.network, priors), priors)
+            problem = with_knowledge(problem, changes.experiment.network, priors)
+            fresh = _Known(changes.experiment, problem, priors, known.curves if known else Curves(problem.goal))
             if known is not None:
                 fresh.trials, fresh.unfinished = known.trials, known.unfinished
                 fresh.observations = known.observations
-                fresh.trials_seq, fresh.points_seq, fresh.curves = known.trials_seq, known.points_seq, known.curves
+                fresh.trials_seq, fresh.points_seq = known.trials_seq, known.points_seq
             known = fresh
         known.experiment = changes.experiment
         _take_in(known, changes)
@@ -188,7 +189,7 @@ def _take_in(known: _Known, changes: usecase.Changes) -> None:
             results.append((trial.result_seq, _observation(trial)))
     known.observations += [observation for _, observation in sorted(results, key=lambda result: result[0])]
     for point in changes.points:
-        known.curves[point.trial_id][point.epoch] = point.value
+        known.curves.add(point.trial_id, point.epoch, point.value)
     known.trials_seq = changes.trials_seq
     known.points_seq = max(known.points_seq, changes.points_seq)
 
@@ -202,14 +203,6 @@ def _observation(trial: SeenTrial) -> Observation:
         infeasible=infeasible,
         epochs=trial.epochs,
     )
-
-
-def _unbroken(points: dict[int, float | None]) -> tuple[float, ...]:
-    """The curve from epoch 1 up to the first gap."""
-    curve: list[float] = []
-    while (value := points.get(len(curve) + 1)) is not None:
-        curve.append(value)
-    return tuple(curve)
 
 
 def _proposed(proposal: Proposal, index: int, known: _Known, pending: int) -> Proposed:

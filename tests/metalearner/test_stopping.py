@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from foretune.metrics import Goal
 from foretune.parameters import Float
 from foretune.spaces import Space
-from metalearner import Problem, StoppingPolicy, thresholds
+from metalearner import Curves, Problem, StoppingPolicy, thresholds
 from metalearner.stopping import asha_rungs
 
 
@@ -18,8 +19,16 @@ def _problem(goal: Goal = Goal.MAXIMIZE, max_epochs: int = 27) -> Problem:
     return Problem(Space.of(Float("x", 0, 1)), goal, max_epochs, 100, 0)
 
 
-def _flat(*values: float) -> list[list[float]]:
-    return [[value] * 27 for value in values]
+def _curves(curves: Sequence[Sequence[float]], goal: Goal = Goal.MAXIMIZE) -> Curves:
+    told = Curves(goal)
+    for trial, curve in enumerate(curves):
+        for epoch, value in enumerate(curve, start=1):
+            told.add(str(trial), epoch, value)
+    return told
+
+
+def _flat(*values: float, goal: Goal = Goal.MAXIMIZE) -> Curves:
+    return _curves([[value] * 27 for value in values], goal)
 
 
 def test_without_a_policy_nothing_is_stopped() -> None:
@@ -42,7 +51,7 @@ def test_median_compares_with_the_running_means() -> None:
     generator = np.random.default_rng(0)
     curves = generator.random((7, 20))
 
-    found = thresholds(_problem(max_epochs=20), curves.tolist(), StoppingPolicy.MEDIAN, [6])
+    found = thresholds(_problem(max_epochs=20), _curves(curves.tolist()), StoppingPolicy.MEDIAN, [6])
 
     assert found[6] == pytest.approx(np.median([np.mean(curve[:6]) for curve in curves]))
 
@@ -51,19 +60,40 @@ def test_median_waits_for_five_trials() -> None:
     assert thresholds(_problem(), _flat(1, 2, 3, 4), StoppingPolicy.MEDIAN, [5]) == {}
 
 
-def test_auto_is_patient_and_stops_only_the_worst_fifth() -> None:
-    curves = _flat(*range(1, 11))
+def test_auto_asks_more_of_a_trial_the_longer_it_has_run() -> None:
+    found = thresholds(_problem(max_epochs=30), _flat(*range(1, 11)), StoppingPolicy.AUTO, range(1, 28))
 
-    found = thresholds(_problem(max_epochs=30), curves, StoppingPolicy.AUTO, range(1, 28))
+    # Nobody is stopped before a tenth of the budget; then three of ten fall behind, and seven from its half on.
+    assert min(found) == 3
+    assert found[3] == 3.0
+    assert found[15] == found[27] == 7.0
+    assert list(found.values()) == sorted(found.values())
 
-    assert min(found) == 10
-    assert set(found.values()) == {2.0}
+
+def test_auto_waits_for_five_trials() -> None:
+    assert thresholds(_problem(), _flat(1, 2, 3, 4), StoppingPolicy.AUTO, range(1, 28)) == {}
+    assert thresholds(_problem(), _flat(1, 2, 3, 4, 5), StoppingPolicy.AUTO, range(1, 28)) != {}
+
+
+def test_auto_stops_nobody_among_equals() -> None:
+    """Values of coarse metrics are often alike: who stands at the threshold goes on."""
+    found = thresholds(_problem(), _flat(*[0.5] * 20), StoppingPolicy.AUTO, [20])
+
+    assert found == {20: 0.5}
+
+
+def test_thresholds_see_the_best_so_far_and_not_the_last_value() -> None:
+    curves = [[float(trial), *([-1.0] * 26)] for trial in range(10)]
+
+    assert thresholds(_problem(), _curves(curves), StoppingPolicy.AUTO, [20])[20] == 6.0
 
 
 def test_a_goal_turns_everything_round() -> None:
     values = [1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0]
     up = thresholds(_problem(), _flat(*values), StoppingPolicy.ASHA, [9])
-    down = thresholds(_problem(Goal.MINIMIZE), _flat(*(-value for value in values)), StoppingPolicy.ASHA, [9])
+    down = thresholds(
+        _problem(Goal.MINIMIZE), _flat(*(-value for value in values), goal=Goal.MINIMIZE), StoppingPolicy.ASHA, [9]
+    )
 
     assert down[9] == -up[9]
 
@@ -72,7 +102,12 @@ def test_the_last_epoch_stops_nobody() -> None:
     assert 27 not in thresholds(_problem(), _flat(*range(1, 30)), StoppingPolicy.MEDIAN, range(1, 28))
 
 
-def test_diverged_curves_are_worst_and_stop_nobody() -> None:
-    curves = [*_flat(1, 2, 3), *([[math.nan] * 27] * 20)]
+def test_values_that_are_no_numbers_are_worst_and_stop_nobody() -> None:
+    curves = [*[[value] * 27 for value in (1.0, 2.0, 3.0)], *([[math.nan] * 27] * 20)]
 
-    assert thresholds(_problem(), curves, StoppingPolicy.AUTO, [20]) == {}
+    assert thresholds(_problem(), _curves(curves), StoppingPolicy.AUTO, [20]) == {}
+
+
+def test_without_a_trial_there_is_nothing_to_ask() -> None:
+    for policy in StoppingPolicy:
+        assert thresholds(_problem(), Curves(Goal.MAXIMIZE), policy, range(1, 28)) == {}

@@ -103,20 +103,26 @@ class Shift:
             self._note(reports, task)
             now = time.monotonic()
             ended = any(report.finished for report in reports)
-            if ended or now - reported_at >= _REPORT_EVERY_S or self._is_counted(claim.experiment):
-                self._report(engine)
+            freed = False
+            if ended or now - reported_at >= _REPORT_EVERY_S or self._may_end(claim.experiment):
+                freed = self._report(engine)
                 reported_at = time.monotonic()
             if self._process.draining() or (now >= deadline and self._others_wait()):
                 break
-            if ended:
+            if freed:
                 self._fill(engine, task)
         self._report(engine)
         self._hand_back(engine)
 
-    def _is_counted(self, experiment: StoredExperiment) -> bool:
-        """Whether a single epoch may end the experiment: then each is reported at once."""
-        limits = (experiment.max_total_epochs, experiment.target, experiment.max_seconds)
-        return any(limit is not None for limit in limits)
+    def _may_end(self, experiment: StoredExperiment) -> bool:
+        """Whether what was measured since the last report may end the experiment: then it does not wait for company."""
+        if experiment.max_total_epochs is not None or experiment.max_seconds is not None:
+            return True
+        target, goal = experiment.target, experiment.goal
+        if target is None:
+            return False
+        measured = [one.value for held in self._held.values() for one in held.measured if one.value is not None]
+        return any(not goal.better(target, value) for value in measured)
 
     def _others_wait(self) -> bool:
         try:
@@ -200,8 +206,12 @@ class Shift:
                 value = report.metrics.get(task.metric)
                 held.measured.append(outcomes.Measured(report.epoch, value, report.seconds, dict(report.metrics)))
 
-    def _report(self, engine: Engine) -> None:
-        """Sends what happened since the last report, with a fresh checkpoint where the last one is old."""
+    def _report(self, engine: Engine) -> bool:
+        """Sends what happened since the last report, with a fresh checkpoint where the last one is old.
+
+        Says whether a slot became free.
+        """
+        held_before = len(self._held)
         lost = self._heartbeat.lost()
         reports = []
         for trial_id, held in list(self._held.items()):
@@ -209,13 +219,12 @@ class Shift:
                 self._forget(engine, trial_id)
             elif held.measured or (held.last is not None and held.last.finished):
                 reports.append(self._report_of(engine, held))
-        if not reports:
-            return
-        for trial_id, verdict in self._send(reports).items():
-            held = self._held[trial_id]
-            held.measured = []
+        verdicts = self._send(reports) if reports else {}
+        for trial_id, verdict in verdicts.items():
+            self._held[trial_id].measured = []
             if verdict is not Verdict.CONTINUE:
                 self._forget(engine, trial_id)
+        return len(self._held) < held_before
 
     def _report_of(self, engine: Engine, held: _Held) -> TrialReport:
         last, trial = held.last, held.trial

@@ -132,6 +132,17 @@ class TestToTheEnd:
         assert experiment.best is not None
         assert experiment.best.value == max(trial.best_value or 0.0 for trial in trials)
 
+    def test_a_stopped_trial_gives_its_slot_to_the_next(self, bench: Bench) -> None:
+        """Within the shift: with one trial at a time, nothing else would ever end and call for the next."""
+        experiment_id = bench.submit(
+            budget={"max_trials": 12, "max_epochs": 9, "max_total_epochs": 1000},
+            stopping="asha",
+            space=[{"name": "learning_rate", "type": "float", "low": 1e-6, "high": 0.1, "log": True}],
+        )
+        bench.work(experiment_id)
+        assert T.STOPPED in {trial.state for trial in bench.trials(experiment_id)}
+        assert bench.experiment(experiment_id).state is E.COMPLETED
+
 
 class TestInterrupted:
     @pytest.mark.parametrize("epochs", [1, 3, 6])

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks.stopping`: real learning curves, policies, replays, the report."""

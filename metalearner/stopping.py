@@ -1,12 +1,12 @@
-"""Whether a running trial goes on: asynchronous successive halving, median stopping, and a growing share as default.
+"""Whether a running trial goes on: asynchronous successive halving, median stopping, and halving at every epoch.
 
 Every policy compares a trial's best value so far with the other trials at the same epoch, so its verdict is a number:
 the threshold that the best so far must reach. Whoever takes a measurement can compare without knowing the policy, in
 any order and as often as it likes.
 
-AUTO asks more of a trial the longer it has run: of the trials that came as far, a share that grows from 30 % at a tenth
-of the budget to 70 % at its half falls behind. Chosen in `benchmarks.stopping`; docs/adr/0006 says against what, and
-why it needs no look at the learning-rate schedule.
+AUTO stops the worse half of those that came as far, at every epoch from a tenth of the budget on, so that more and more
+is asked of whoever is left. Chosen in `benchmarks.stopping`; docs/adr/0006 says against what, and why it needs no look
+at the learning-rate schedule.
 
 Symbols: R the longest a trial may run (`max_epochs`), η = 3 the reduction factor, n trials that reached an epoch.
 """
@@ -25,10 +25,9 @@ _RUNGS = 3
 """ASHA's rungs lie at R/27, R/9 and R/3."""
 _MEDIAN_OTHERS = 5
 """The median of fewer curves says little."""
+_AUTO_PARTS = 10
+"""In the first of so many parts of the budget AUTO stops nobody: warm-up and noise rule there."""
 _AUTO_OTHERS = 5
-_AUTO_FROM, _AUTO_UNTIL = 0.1, 0.5
-"""The parts of the budget between which AUTO's share grows; before, nobody is stopped: warm-up and noise rule there."""
-_AUTO_LEAST, _AUTO_MOST = 0.3, 0.7
 
 
 def thresholds(problem: Problem, curves: Curves, policy: StoppingPolicy, epochs: Iterable[int]) -> dict[int, float]:
@@ -65,15 +64,8 @@ def _threshold(curves: Curves, policy: StoppingPolicy, epoch: int, max_epochs: i
             # Golovin et al. 2017 (Google Vizier, section 3.2.2): the best so far against the median running mean.
             return statistics.median(curves.means(epoch)) if len(best) >= _MEDIAN_OTHERS else None
         case StoppingPolicy.AUTO:
-            progress = epoch / max_epochs
-            if progress < _AUTO_FROM or len(best) < _AUTO_OTHERS:
+            if epoch * _AUTO_PARTS < max_epochs or len(best) < _AUTO_OTHERS:
                 return None
-            return best[math.ceil(_auto_share(progress) * len(best)) - 1]
+            return best[(len(best) - 1) // 2]
         case StoppingPolicy.NONE:
             return None
-
-
-def _auto_share(progress: float) -> float:
-    """The share of the trials that AUTO lets fall behind, at this part of the budget."""
-    grown = min(1.0, (progress - _AUTO_FROM) / (_AUTO_UNTIL - _AUTO_FROM))
-    return _AUTO_LEAST + (_AUTO_MOST - _AUTO_LEAST) * grown

@@ -86,6 +86,18 @@ class PriorHistory(Answer):
     metric: str
 
 
+class PriorGate(Answer):
+    """How far the histories are believed, judged by the experiment's own results."""
+
+    trust: float
+    """From 0, shut, to 1, open: how far proposals follow the histories now."""
+    agreement: float
+    """From 0 to 1: how far the histories agree with each other on which settings are good."""
+    results: int
+    """So many results of the experiment have judged them."""
+    says: str
+
+
 class Priors(Answer):
     """What an experiment learns from."""
 
@@ -94,3 +106,7 @@ class Priors(Answer):
     """Histories that the project had when the experiment was submitted."""
     histories: list[PriorHistory]
     """Those that count, the most similar first."""
+    gate: PriorGate | None = None
+    """None where proposals come from the experiment's own results alone: without histories that say something of its
+    space, and where those that do contradict each other.
+    """

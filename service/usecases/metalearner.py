@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from foretune.errors import Unavailable
-from foretune.wire.histories import MetaLearner, PriorHistory, Priors
+from foretune.wire.histories import MetaLearner, PriorGate, PriorHistory, Priors
 from service.bus import Bus
 from service.db import histories as history_rows
 from service.db.session import Database, Transaction
@@ -37,10 +37,11 @@ def fit(database: Database, project: str) -> MetaLearner:
 
 
 async def priors(database: Database, bus: Bus, project: str, experiment_id: str) -> Priors:
-    """Which histories count for an experiment, and how much. A desk worker answers, called with kind `priors`:
+    """Which histories count for an experiment, how much, and how far they are believed. A desk worker answers, called
+    with kind `priors`:
 
         payload   {"experiment": id}
-        answer    {"considered": number, "histories": [PriorHistory]}
+        answer    {"considered": number, "histories": [PriorHistory], "gate": PriorGate | null}
 
     Raises NotFound, Unavailable when no worker answers.
     """
@@ -55,6 +56,7 @@ async def priors(database: Database, bus: Bus, project: str, experiment_id: str)
         experiment=experiment_id,
         considered=considered if isinstance(considered, int) else len(found),
         histories=[PriorHistory.model_validate(one) for one in found],
+        gate=PriorGate.model_validate(gate) if isinstance(gate := answer.get("gate"), dict) else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-BENCHMARKS = ("service", "cold_proposals", "tuning_wallclock", "recommendations", "transfer", "starter")
+BENCHMARKS = ("service", "cold_proposals", "tuning_wallclock", "recommendations", "transfer", "starter", "fitting")
 
 
 def main() -> None:

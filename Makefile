@@ -15,7 +15,7 @@ up: $(VENV)/embedded.stamp  ## the service, until Ctrl-C
 install: $(VENV)/dev.stamp  ## everything for development
 
 test: $(VENV)/dev.stamp  ## the tests, without those marked slow
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/dev.stamp  ## the tests marked slow
 	$(BIN)/python -m pytest -m slow

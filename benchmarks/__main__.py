@@ -5,7 +5,16 @@ from __future__ import annotations
 import runpy
 import sys
 
-BENCHMARKS = ("service", "cold_proposals", "tuning_wallclock", "recommendations", "transfer", "starter", "stopping")
+BENCHMARKS = (
+    "service",
+    "cold_proposals",
+    "tuning_wallclock",
+    "recommendations",
+    "transfer",
+    "starter",
+    "stopping",
+    "fitting",
+)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from metalearner.knowledge import Knowledge
 from metalearner.likeness import FeatureLikeness, Likeness
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
-from metalearner.proposing import propose
+from metalearner.proposing import propose, trust
 from metalearner.recommending import recommend
 from metalearner.stopping import thresholds
 from metalearner.values import (
@@ -58,4 +58,5 @@ __all__ = [
     "recommend",
     "similarity",
     "thresholds",
+    "trust",
 ]

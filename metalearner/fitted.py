@@ -28,6 +28,10 @@ class FittedModel:
     kernels: Mapping[str, HistoryKernel] = field(default_factory=dict)
     residuals: Mapping[str, Residuals] = field(default_factory=dict)
 
+    def after(self, previous: FittedModel) -> FittedModel:
+        """With what the previous model says of histories of which this one says nothing."""
+        return FittedModel({**previous.kernels, **self.kernels}, {**previous.residuals, **self.residuals})
+
     def kernel(self, history: TaskHistory) -> HistoryKernel:
         """The history's own, or the usual one while it has none."""
         return self.kernels.get(history.reference) or usual_kernel(history.space.dimensions)

@@ -15,8 +15,9 @@ import numpy as np
 from metalearner.arrays import Array
 from metalearner.fitted import FittedModel, Residuals
 from metalearner.hearing import SAME_DATA, Hearing, hear
-from metalearner.histories import Source, Task, TaskHistory, source
+from metalearner.histories import Task, TaskHistory, source
 from metalearner.intervals import Forecast
+from metalearner.outcomes import plausible
 from metalearner.portfolio import Judged, candidates, item_of, select
 from metalearner.values import Confidence, PortfolioItem, Prediction, Problem
 
@@ -105,7 +106,8 @@ def _predictions(hearing: Hearing, rows: Array, task: Task, model: FittedModel) 
         return [None] * len(rows)
     same = any(hearing.sources[place].similarity >= SAME_DATA for place in telling)
     calibration = model.calibration(same_data=same)
-    bounds = _bounds([hearing.sources[place] for place in telling])
+    measured = [hearing.sources[place].history.values for place in telling]
+    bounds = plausible([value for values in measured for value in values if value is not None])
 
     def predicted(forecast: Forecast) -> Prediction:
         ends = [-task.goal.sign * forecast.loss(one) for one in (calibration.low, calibration.median, calibration.high)]
@@ -113,11 +115,3 @@ def _predictions(hearing: Hearing, rows: Array, task: Task, model: FittedModel) 
         return Prediction(median=median, low=low, high=high)
 
     return [predicted(forecast) for forecast in hearing.forecasts(rows, telling)]
-
-
-def _bounds(telling: Sequence[Source]) -> tuple[float, float]:
-    """What no value is expected beyond: a share stays a share, and what was never negative stays so."""
-    values = [value for one in telling for value in one.history.values if value is not None]
-    if not values or min(values) < 0.0:
-        return -np.inf, np.inf
-    return 0.0, 1.0 if max(values) <= 1.0 else np.inf

@@ -13,15 +13,20 @@ from metalearner.arrays import Array
 from metalearner.encoding import comparable
 from metalearner.histories import TaskHistory
 from metalearner.knowledge import Knowledge, agreement, directions, expansion, spread
+from metalearner.levels import levels
 from metalearner.portfolio import ALIKE, FEW_ITEMS, MAX_ITEMS, Judged, item_of, judge, select
 from metalearner.values import Problem
 
 _AGREE = 0.3
+_DISAGREE = 0.2
+_FEW = 3
+"""So many histories can disagree; of fewer nobody knows."""
 _ROWS = 1024
 
 
 def informed(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[float]) -> Problem:
-    """The problem with what the histories tell; unchanged where they say nothing about its space.
+    """The problem with what the histories tell; unchanged where they say nothing about its space, and where several of
+    which none is much like the task contradict each other.
 
     `weights` (H,): how like the task each history is, from 0 to 1. The answer depends on the arguments alone.
     """
@@ -35,16 +40,19 @@ def informed(problem: Problem, histories: Sequence[TaskHistory], weights: Sequen
     means = np.concatenate([abroad, judged.means], axis=1)  # (H, A)
     # Histories that agree with each other where nobody told which is like which are evidence as good as features.
     agreed = agreement(abroad, judged.weights)
-    alike = agreed >= _AGREE or max(one.weight for one in judged.sources) >= ALIKE
+    likest = max(one.weight for one in judged.sources)
+    if len(judged.sources) >= _FEW and agreed < _DISAGREE and likest < ALIKE:
+        return problem
+    alike = agreed >= _AGREE or likest >= ALIKE
     places = select(judged, MAX_ITEMS if alike else FEW_ITEMS)
     return replace(
         problem,
         portfolio=tuple(item_of(judged, place) for place in places),
-        knowledge=_knowledge(judged, features, means, agreed),
+        knowledge=_knowledge(problem, judged, features, means, agreed),
     )
 
 
-def _knowledge(judged: Judged, features: Array, means: Array, agreed: float) -> Knowledge:
+def _knowledge(problem: Problem, judged: Judged, features: Array, means: Array, agreed: float) -> Knowledge:
     values, loadings = directions(means, judged.weights)
     groups = judged.encoding.groups
     logs = [np.log(process.kernel.length_scales) for process in judged.processes]
@@ -65,6 +73,7 @@ def _knowledge(judged: Judged, features: Array, means: Array, agreed: float) -> 
         groups=groups,
         anchors=anchors,
         coefficients=coefficients,
+        levels=levels([one.losses for one in found if _same_metric(one.history, problem)]),
     )
 
 
@@ -78,3 +87,7 @@ def _tried(judged: Judged) -> Array:
         rest = kept[len(own) :]
         kept = np.concatenate([own, rest[np.linspace(0, len(rest) - 1, _ROWS - len(own)).astype(np.intp)]])
     return np.asarray(everything[kept])
+
+
+def _same_metric(history: TaskHistory, problem: Problem) -> bool:
+    return (history.task.metric, history.task.goal) == (problem.metric, problem.goal)

@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 
 from metalearner import gp, quasirandom
 from metalearner.arrays import Array, Index
+from metalearner.levels import Levels
 from metalearner.values import Evidence
 
 DIRECTIONS = 6
@@ -44,6 +45,7 @@ class Knowledge:
     groups: Index  # (P,)
     anchors: Array  # (A, P), scaled
     coefficients: Array  # (A, 1 + K)
+    levels: Levels | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Knowledge) and self.digest == other.digest
@@ -111,7 +113,7 @@ def agreement(means: Array, weights: Array) -> float:
             others = (common - weight * own) / (1.0 - weight)
             found += weight * correlation(rankdata(own), rankdata(others))
     effective = 1.0 / float((weights**2).sum())
-    return max(0.0, found) * (1.0 - 1.0 / max(effective, 1.0))
+    return float(max(0.0, found) * (1.0 - 1.0 / max(effective, 1.0)))
 
 
 def correlation(left: Array, right: Array) -> float:

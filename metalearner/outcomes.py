@@ -9,6 +9,7 @@ diverged trial is the worst rank and nothing more. Scores are then standardised.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +89,18 @@ def warp(losses: Array) -> tuple[Scale, Array]:
     )
 
 
+def plausible(values: Sequence[float]) -> tuple[float, float]:
+    """What no value of a metric is expected beyond: a share stays a share, and what was never negative stays so."""
+    if not len(values) or min(values) < 0.0:
+        return -math.inf, math.inf
+    return 0.0, 1.0 if max(values) <= 1.0 else math.inf
+
+
 def prediction(scale: Scale, goal: Goal, mean: float, variance: float) -> Prediction:
-    """The 80 % interval of a normal score, in the metric's own units."""
+    """The 80 % interval of a normal score, in the metric's own units and within what is plausible of it."""
     deviation = math.sqrt(max(variance, 0.0))
     losses = [scale.loss(mean + z * deviation) for z in (-_Z80, 0.0, _Z80)]
     # `sign` turns a value so that more is better, so it also turns a loss back into a value.
-    values = sorted(-goal.sign * loss for loss in losses)
+    bounds = plausible((-goal.sign * scale.losses).tolist())
+    values = sorted(np.clip([-goal.sign * loss for loss in losses], *bounds).tolist())
     return Prediction(median=values[1], low=values[0], high=values[2])

@@ -13,6 +13,7 @@ from metalearner.arrays import Array
 from metalearner.encoding import Encoding
 from metalearner.gate import gate
 from metalearner.memory import History, Memory
+from metalearner.portfolio import MAX_ITEMS
 from metalearner.values import (
     Effort,
     Evidence,
@@ -32,6 +33,8 @@ _COLD_EVERY = 3
 """Of so many proposals the last one never saw a history."""
 _OPENING = 8
 """So many proposals at most come before the surrogate's where histories are known."""
+_TRUSTED = 0.5
+"""The portfolio is gone on with while the gate is at least so far open."""
 _TRIES = 64
 
 
@@ -63,7 +66,7 @@ def propose(
     memory = memory or Memory()
     history = memory.history(problem, observations)
     rows = [history.encoding.encode(configuration) for configuration in pending]
-    trust = gate(problem.knowledge, history) if problem.knowledge is not None and _listens(problem) else None
+    trust = _trust(problem, history)
     proposals = []
     for number in range(index, index + count):
         generator = np.random.default_rng([problem.seed % 2**63, number, len(history)])
@@ -87,6 +90,15 @@ def propose(
             )
         )
     return proposals
+
+
+def trust(problem: Problem, observations: Sequence[Observation], *, memory: Memory | None = None) -> float | None:
+    """How far proposals follow the histories now, from 0 to 1; None where there are none that say anything."""
+    return _trust(problem, (memory or Memory()).history(problem, observations))
+
+
+def _trust(problem: Problem, history: History) -> float | None:
+    return gate(problem.knowledge, history) if problem.knowledge is not None and _listens(problem) else None
 
 
 def _configuration(problem: Problem, history: History, row: Array, choice: _Choice) -> Configuration:
@@ -168,15 +180,16 @@ def _opening_choice(
 ) -> _Choice | None:
     """The setting of the opening whose turn it is; None where there is none, or it was tried.
 
-    With histories that can be judged, the next one that was not tried, while they are trusted.
+    With histories that can be judged, the next one that was not tried, while they are trusted; beyond as many as a
+    portfolio holds, every third turn is the cold arm's.
     """
     listed = opening(problem)
     if trust is None:
         candidates = listed[number : number + 1]
-    elif number >= _OPENING or number % _COLD_EVERY == _COLD_EVERY - 1:
+    elif number >= _OPENING or (number >= MAX_ITEMS and number % _COLD_EVERY == _COLD_EVERY - 1):
         candidates = []
     else:
-        candidates = [item for item in listed if item is None or trust > 0.0]
+        candidates = [item for item in listed if item is None or trust >= _TRUSTED]
     for item in candidates:
         choice = _first(problem, history.encoding, item)
         if number == 0 or (choice.row is not None and not history.has(choice.row, pending)):

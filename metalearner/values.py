@@ -86,6 +86,8 @@ class Problem:
     defaults: Configuration | None = None
     portfolio: tuple[PortfolioItem, ...] = ()
     network_known: bool = False
+    metric: str = ""
+    """Its name: values of other metrics are no measure of this one's."""
     knowledge: Knowledge | None = None
     """What histories say of the space; `metalearner.informed` adds it together with the portfolio."""
 

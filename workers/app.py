@@ -1,7 +1,8 @@
 """The Celery application of a worker: `celery -A workers.app worker -Q train …`.
 
 A *train* worker has one pool process a device, spawned because CUDA does not survive a fork. A *desk* worker
-(`-Q propose,datasets,upkeep -P threads`) answers calls, parses uploads and does the upkeep.
+(`-Q propose,datasets,upkeep,meta -P threads`) answers calls, parses uploads, fits models of histories and does the
+upkeep.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from metalearner import Effort
 from service.bus import Call
 from workers.lanes import Lanes
 from workers.neighbours import neighbours
-from workers.priors import described
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
 from workers.recommending import TaskRecommendations, recommend_for_experiment
@@ -107,8 +106,7 @@ class Desk:
         if kind == "recommend_task":
             return self._task_recommendations.recommend(payload)
         if kind == "priors":
-            problem, priors = self._proposals.priors(experiment_id)
-            return {"considered": len(priors.histories), "histories": described(problem, priors)}
+            return self._proposals.priors(experiment_id)
         if kind == "neighbours":
             return neighbours(self._process.database, payload)
         raise NotFound(f"the desk has no answer to {kind!r}")

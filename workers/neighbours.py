@@ -11,6 +11,7 @@ from metalearner.histories import feature_distance
 from metalearner.task_sample import FEATURE
 from service.db.histories import StoredHistory
 from service.db.session import Database
+from service.usecases import fitting
 from service.usecases import histories as usecase
 from workers.priors import starter_for, task_history
 from workers.starter.shelf import name_of
@@ -29,7 +30,7 @@ def neighbours(database: Database, payload: JsonObject) -> JsonObject:
     said = {name: value for name, value in features.items() if isinstance(value, str | int | float)}
     usecase.catch_up(database, str(project))
     with database.reading() as tx:
-        stored = usecase.read_some(tx, str(project), usecase.fingerprints(tx, str(project)))
+        stored = usecase.read_some(tx, str(project), fitting.heard(tx, str(project)))
     known = [(task_history(one), one) for one in stored]
     shipped = starter_for(network) if isinstance(network, str) else ()
     candidates: list[tuple[TaskHistory, StoredHistory | None]] = [*known, *((one, None) for one in shipped)]

@@ -108,6 +108,22 @@ def described(problem: Problem, priors: Priors) -> list[JsonValue]:
     ]
 
 
+def described_gate(problem: Problem, believed: float | None, results: int) -> JsonObject | None:
+    """How far the histories are believed, as `foretune.wire.histories.PriorGate`; None where nobody is asked."""
+    if believed is None or problem.knowledge is None:
+        return None
+    if results == 0:
+        says = "open until results say otherwise"
+    elif believed == 0.0:
+        says = "shut: the results are not what the histories promised"
+    elif believed < 1.0:
+        says = "half open: the results are in part what the histories promised"
+    else:
+        says = "open: the results are what the histories promised"
+    agreement = problem.knowledge.agreement
+    return {"trust": believed, "agreement": agreement, "results": results, "says": says}
+
+
 def evidence_json(evidence: Sequence[Evidence]) -> list[JsonValue]:
     """What speaks for a setting, as `foretune.wire.recommendations.Evidence`."""
     return [{"experiment": one.history, "similarity": one.similarity, "best": one.best} for one in evidence]

@@ -22,12 +22,13 @@ from metalearner import (
     StoppingPolicy,
     propose,
     thresholds,
+    trust,
 )
 from service.db.session import Database
 from service.usecases import proposals as usecase
 from service.usecases.proposals import SeenTrial, StoredExperiment
 from service.usecases.trials import Proposed
-from workers.priors import Priors, evidence_json, priors_of, with_knowledge
+from workers.priors import Priors, described, described_gate, evidence_json, priors_of, with_knowledge
 
 _KEPT_EXPERIMENTS = 64
 _OUTSTANDING_S = 30.0
@@ -111,10 +112,15 @@ class Proposals:
         known = self._read(experiment_id, curves=False)
         return known.problem, known.observations, known.trials
 
-    def priors(self, experiment_id: str) -> tuple[Problem, Priors]:
-        """What the experiment learns from. Raises NotFound."""
+    def priors(self, experiment_id: str) -> JsonObject:
+        """What the experiment learns from, as `foretune.wire.histories.Priors`. Raises NotFound."""
         known = self._read(experiment_id, curves=False)
-        return known.problem, known.priors
+        believed = trust(known.problem, known.observations, memory=known.memory)
+        return {
+            "considered": len(known.priors.histories),
+            "histories": described(known.problem, known.priors),
+            "gate": described_gate(known.problem, believed, len(known.observations)),
+        }
 
     def _read(self, experiment_id: str, *, curves: bool) -> _Known:
         with self._lock:
@@ -157,6 +163,7 @@ def problem_of(experiment: StoredExperiment, defaults: JsonObject) -> Problem:
         seed=experiment.seed,
         proposer=ProposerName(experiment.proposer),
         defaults=_within(space, defaults),
+        metric=experiment.metric_name,
     )
 
 

@@ -25,8 +25,9 @@ from metalearner import (
 )
 from service.db.session import Database
 from service.settings import settings
-from service.usecases import histories
+from service.usecases import fitting, histories
 from service.usecases.proposals import SeenTrial
+from workers.fitting import model_of
 from workers.priors import evidence_json, task_history
 from workers.proposals import Proposals
 from workers.starter.shelf import PREFIX, starter_histories
@@ -35,7 +36,7 @@ _KEPT_ANSWERS = 256
 _KEPT_PROJECTS = 8
 _MOST_KERNELS = 64
 _MOST_HELD_OUT = 24
-"""Of the newest histories so many are fitted before the first answer: about a second's work."""
+"""Of the newest histories that no model covers yet so many are fitted before the first answer: a second's work."""
 
 
 def recommend_for_experiment(proposals: Proposals, experiment_id: str, payload: JsonObject) -> JsonObject:
@@ -66,7 +67,7 @@ class _Known:
 
 
 class TaskRecommendations:
-    """What to use on tasks on which nothing has run. Answers are kept until their project's histories change.
+    """What to use on tasks on which nothing has run. Answers are kept until their project's histories or model change.
 
     Use from one thread. What it keeps is worked out again after a restart, to the same answers.
     """
@@ -96,22 +97,24 @@ class TaskRecommendations:
         histories.catch_up(self._database, project)
         before = self._known.pop(project, None)
         with self._database.reading() as tx:
-            version = histories.version(tx, project)
+            version = histories.version(tx, project) + fitting.version(tx, project)
             if before is not None and before.version == version:
                 self._known[project] = before
                 return before
             # Only what is new is read: one more history must not cost as much as a thousand.
             held = before.histories if before is not None else {}
-            newest = histories.fingerprints(tx, project)
+            newest = fitting.heard(tx, project)
             added = histories.read_some(tx, project, [one for one in newest if one not in held])
+            parts = fitting.parts(tx, project)
         found = held | {one.fingerprint: task_history(one) for one in added}
+        fitted = model_of({fingerprint: one.reference for fingerprint, one in found.items()}, parts)
         # One that was deleted in between is gone.
         kept = {one: found[one] for one in newest if one in found}
         starter = starter_histories() if settings().foretune_starter_history else ()
         listed = [*kept.values(), *starter]
         model = fit(
             listed,
-            before.model if before is not None else None,
+            fitted.after(before.model) if before is not None else fitted,
             most_kernels=_MOST_KERNELS,
             most_held_out=_MOST_HELD_OUT,
         )

@@ -23,6 +23,14 @@ def parse(dataset_id: str) -> None:
     parse_dataset(this_process(), dataset_id)
 
 
+@shared_task(name="meta.fit", soft_time_limit=None)
+def fit(project_id: str) -> None:
+    """Fits a project's model of its histories for a bounded time, and hands back what is left."""
+    from workers.fitting import fit_project
+
+    fit_project(this_process(), project_id)
+
+
 @shared_task(name="upkeep.sweep")
 def sweep() -> None:
     """Frees what dead processes held and rings again where a message was lost."""

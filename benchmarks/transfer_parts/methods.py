@@ -45,7 +45,7 @@ class _Foretune:
     def __init__(
         self, table: Table, histories: Sequence[TaskHistory], seed: int, trials: int, learned: Learned, effort: Effort
     ) -> None:
-        problem = Problem(table.space, table.goal, 1, trials, seed, ProposerName.AUTO)
+        problem = Problem(table.space, table.goal, 1, trials, seed, ProposerName.AUTO, metric=table.metric)
         task = Task(table.metric, table.goal)
         weights = [similarity(task, one.task) for one in histories]
         if learned != "nothing":

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from foretune.cli import control, data, doctor, inspect, knowledge, plugins, submit
+from foretune.cli import control, data, doctor, inspect, knowledge, model, plugins, submit
 from foretune.cli.options import Door
 from foretune.cli.version import own_version
 
@@ -64,6 +64,7 @@ app.add_typer(data.datasets, name="datasets")
 app.command()(data.networks)
 app.command("import")(knowledge.import_histories)
 app.command()(knowledge.export)
+app.add_typer(model.model, name="model")
 app.command()(control.pause)
 app.command()(control.resume)
 app.command()(control.cancel)

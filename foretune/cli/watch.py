@@ -131,7 +131,11 @@ def show_recommendations(recommendations: Recommendations, console: Console, cou
     """Ranked hyperparameters, each with its schedule and what is expected of it."""
     shown = recommendations.recommendations[:count]
     model = recommendations.model
-    basis = f"model {model.version}, {model.experiments} experiments, {model.trials} trials"
+    basis = (
+        f"{model.experiments} histories with {model.trials} trials"
+        if model.experiments
+        else "no histories of your own yet"
+    )
     console.print(
         Text.assemble(("recommended", "bold"), (f"  confidence {recommendations.confidence}; {basis}", "dim"))
     )

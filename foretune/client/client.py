@@ -134,6 +134,10 @@ class Client:
         """Starts a fit now; the new model is used only if it wins its replay."""
         return self._knowledge.fit_metalearner()
 
+    def roll_back_metalearner(self, version: int) -> JsonObject:
+        """Uses a retired model again. Raises NotFound, and Conflict for one that was refused."""
+        return self._knowledge.roll_back_metalearner(version)
+
     def health(self) -> Health:
         """Whether the API is alive, and its version. Raises ConnectionFailed."""
         return self._transport.call("GET", "/healthz").as_model(Health)

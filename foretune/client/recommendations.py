@@ -87,6 +87,11 @@ class Knowledge:
         """Starts a fit now."""
         return _object(self._transport.call("POST", "/v1/metalearner/fit", json_body={}, creates=True).content)
 
+    def roll_back_metalearner(self, version: int) -> JsonObject:
+        """Uses an earlier model again."""
+        body: JsonObject = {"version": version}
+        return _object(self._transport.call("POST", "/v1/metalearner/rollback", json_body=body, creates=True).content)
+
 
 def _lines(source: HistorySource) -> Iterator[bytes]:
     if isinstance(source, bytes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -57,12 +57,52 @@ class HistoryLine(Request):
     """Hyperparameters that were not searched."""
 
 
-class MetaLearner(Answer):
-    """What proposals rest on."""
+class FittedVersion(Answer):
+    """A model of the project's histories."""
 
     version: int
-    """0: no model has been fitted; proposals come from the portfolio of histories."""
-    kind: str
+    state: Literal["FITTING", "CHAMPION", "RETIRED", "REFUSED"]
+    """`CHAMPION` is in use; `RETIRED` was, and can be again; `REFUSED` lost its replay or was rolled back."""
+    parent: int | None
+    """The version that was in use when this one was fitted."""
+    experiments: int
+    """Histories that it was fitted on."""
+    trials: int
+    fitted: int
+    """Histories of which the fit is done."""
+    scores: dict[str, float]
+    """Its replay on held-out histories, mean regret after one to three trials: 0 is the best of a history's trials, 1
+    their median. `model`; `random`, which is also what TPE and a process without histories do for their first trials;
+    `portfolio`, to which all histories are alike. Empty where too few histories could be held out.
+    """
+    reason: str | None
+    """Why it was refused."""
+    created_at: Timestamp
+    finished_at: Timestamp | None
+    promoted_at: Timestamp | None
+
+
+class RollBack(Request):
+    """Which version to use again."""
+
+    model_config = Request.model_config | {"json_schema_extra": {"examples": [{"version": 1}]}}
+
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class MetaLearner(Answer):
+    """What proposals and recommendations rest on."""
+
+    version: int
+    """The model in use; 0: none has been fitted yet."""
+    kind: Literal["portfolio", "fitted"]
+    """`portfolio`: no model has been fitted; the histories are heard all the same."""
+    model: FittedVersion | None = None
+    """The model in use."""
+    versions: list[FittedVersion] = Field(default_factory=list)
+    """The newest twenty, the newest first, those that were refused too."""
+    starter: bool = False
+    """Whether the starter history is heard beside the project's own; it is counted nowhere."""
     experiments: int
     """Histories of this project."""
     imported: int
@@ -86,6 +126,18 @@ class PriorHistory(Answer):
     metric: str
 
 
+class PriorGate(Answer):
+    """How far the histories are believed, judged by the experiment's own results."""
+
+    trust: float
+    """From 0, shut, to 1, open: how far proposals follow the histories now."""
+    agreement: float
+    """From 0 to 1: how far the histories agree with each other on which settings are good."""
+    results: int
+    """So many results of the experiment have judged them."""
+    says: str
+
+
 class Priors(Answer):
     """What an experiment learns from."""
 
@@ -94,3 +146,7 @@ class Priors(Answer):
     """Histories that the project had when the experiment was submitted."""
     histories: list[PriorHistory]
     """Those that count, the most similar first."""
+    gate: PriorGate | None = None
+    """None where proposals come from the experiment's own results alone: without histories that say something of its
+    space, and where those that do contradict each other.
+    """

@@ -7,6 +7,7 @@ from typing import Literal
 QUEUE_TRAIN = "train"
 QUEUE_DATASETS = "datasets"
 QUEUE_UPKEEP = "upkeep"
+QUEUE_META = "meta"
 QUEUE_PROPOSE = "propose"
 """Not a Celery queue with messages: a worker that names it answers calls from `CALLS`."""
 
@@ -14,8 +15,9 @@ TASK_QUEUES: dict[str, str] = {
     "train.shift": QUEUE_TRAIN,
     "datasets.parse": QUEUE_DATASETS,
     "upkeep.sweep": QUEUE_UPKEEP,
+    "meta.fit": QUEUE_META,
 }
-TaskName = Literal["train.shift", "datasets.parse", "upkeep.sweep"]
+TaskName = Literal["train.shift", "datasets.parse", "upkeep.sweep", "meta.fit"]
 
 CALLS = "foretune:calls"
 NO_EVENTS = "foretune:events:"

@@ -18,7 +18,7 @@ _QUIET_S = 2.0
 
 @dataclass
 class _Broker:
-    """What this process last found out about the broker."""
+    """What this process last found out about the broker of its application."""
 
     away_until: float = 0.0
     """In the time of `time.monotonic`."""
@@ -41,6 +41,7 @@ def celery_app() -> Celery:
     """The Celery application of this process. Workers add the tasks (`workers.app`)."""
     config = settings()
     app = Celery("foretune", broker=broker_url(config.redis_url))
+    _broker.away_until = 0.0
     app.conf.update(
         task_default_queue=QUEUE_TRAIN,
         task_routes={name: {"queue": queue} for name, queue in TASK_QUEUES.items()},
@@ -89,10 +90,11 @@ def send(name: TaskName, *ids: str) -> None:
 
     For a moment after a failure it raises at once: whoever rings must not wait for a broker that hangs, ring by ring.
     """
+    app = celery_app()
     if time.monotonic() < _broker.away_until:
         raise OperationalError("the broker was away a moment ago")
     try:
-        celery_app().send_task(name, args=ids, retry=False)
+        app.send_task(name, args=ids, retry=False)
     except OperationalError:
         _broker.away_until = time.monotonic() + _QUIET_S
         raise

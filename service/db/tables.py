@@ -10,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -267,7 +268,51 @@ histories = Table(
     PrimaryKeyConstraint("project_id", "fingerprint"),
     UniqueConstraint("experiment_id"),
     Index(None, "project_id", "ended_at"),
+    Index(None, "project_id", "created_at"),
     comment="finished experiments as the meta-learner reads them: arrays, not rows",
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("project_id", ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("state", Text, nullable=False, comment="FITTING, CHAMPION, RETIRED or REFUSED"),
+    Column("parent", Integer, comment="the version that was in use when this one was fitted"),
+    Column("histories", Integer, nullable=False),
+    Column("trials", Integer, nullable=False),
+    Column(
+        "covers_until",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="when the newest history that it knows was written",
+    ),
+    Column("digest", Text, nullable=False, comment="SHA-256 of the fingerprints of its histories"),
+    Column("fitted", Integer, nullable=False, comment="histories whose part of the fit is done"),
+    Column("scores", JSONB, nullable=False, comment="mean regrets of its replay, by side"),
+    Column("reason", Text, comment="why it was refused"),
+    Column("lease_until", DateTime(timezone=True), comment="when whoever fits it counts as dead"),
+    _now("created_at"),
+    _time("finished_at"),
+    _time("promoted_at"),
+    PrimaryKeyConstraint("project_id", "version"),
+    Index("uq_models_fitting", "project_id", unique=True, postgresql_where=text("state = 'FITTING'")),
+    Index("uq_models_champion", "project_id", unique=True, postgresql_where=text("state = 'CHAMPION'")),
+    comment="models of histories by project, with lineage and scores",
+)
+
+fitted_histories = Table(
+    "fitted_histories",
+    metadata,
+    Column("project_id", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("kernel", JSONB, nullable=False),
+    Column("residuals", JSONB, comment="where its outcomes fell in the others' forecasts, null: not held out"),
+    PrimaryKeyConstraint("project_id", "fingerprint"),
+    ForeignKeyConstraint(
+        ["project_id", "fingerprint"], ["histories.project_id", "histories.fingerprint"], ondelete="CASCADE"
+    ),
+    comment="what was worked out of one history, once",
 )
 
 stopping_thresholds = Table(

@@ -157,9 +157,9 @@ def read_for(tx: Transaction, experiment: StoredExperiment) -> list[StoredHistor
     )
 
 
-def fingerprints(tx: Transaction, project: str) -> list[str]:
-    """Of what the project knows now, as far as it is read at once, the newest first."""
-    return history_rows.fingerprints(tx, project, MAX_HISTORIES)
+def covered(tx: Transaction, project: str, written_by: datetime) -> list[StoredHistory]:
+    """What the project knew at a time, as far as it is read at once, the newest first."""
+    return history_rows.list_ended(tx, project, before=None, written_by=written_by, limit=MAX_HISTORIES)
 
 
 def read_some(tx: Transaction, project: str, fingerprints: Sequence[str]) -> list[StoredHistory]:

@@ -5,22 +5,30 @@ from __future__ import annotations
 import asyncio
 
 from foretune.errors import Unavailable
-from foretune.wire.histories import MetaLearner, PriorHistory, Priors
+from foretune.wire.histories import FittedVersion, MetaLearner, PriorGate, PriorHistory, Priors
 from service.bus import Bus
 from service.db import histories as history_rows
+from service.db import models as model_rows
+from service.db.models import StoredModel
 from service.db.session import Database, Transaction
-from service.usecases import experiments, histories
+from service.settings import settings
+from service.usecases import experiments, fitting, histories
 
+_SHOWN = 20
 _DESK_S = 10.0
 """A project's histories are read when the first proposal of an experiment, or this call, asks for them."""
 
 
 def describe(tx: Transaction, project: str) -> MetaLearner:
-    """No model is fitted on histories yet: proposals come from the portfolio that the histories make, version 0."""
+    """The model in use, those before it, and the histories."""
     experiments, trials = history_rows.count(tx, project)
+    champion = fitting.in_use(tx, project)
     return MetaLearner(
-        version=0,
-        kind="portfolio",
+        version=champion.version if champion else 0,
+        kind="fitted" if champion else "portfolio",
+        model=_version(champion) if champion else None,
+        versions=[_version(one) for one in model_rows.listed(tx, project, _SHOWN)],
+        starter=settings().foretune_starter_history,
         experiments=experiments,
         imported=history_rows.count_imported(tx, project),
         trials=trials,
@@ -30,17 +38,42 @@ def describe(tx: Transaction, project: str) -> MetaLearner:
 
 
 def fit(database: Database, project: str) -> MetaLearner:
-    """Makes histories of whatever has finished, and says what there is now. Portfolios follow by themselves."""
+    """Makes histories of whatever has finished, has a model fitted on them, and says what there is now."""
     histories.catch_up(database, project)
+    with database.transaction() as tx:
+        fitting.request(tx, project)
     with database.reading() as tx:
         return describe(tx, project)
 
 
+def roll_back(tx: Transaction, project: str, version: int) -> MetaLearner:
+    """Uses an earlier model again. Raises NotFound and NotPromotable."""
+    fitting.roll_back(tx, project, version)
+    return describe(tx, project)
+
+
+def _version(one: StoredModel) -> FittedVersion:
+    return FittedVersion(
+        version=one.version,
+        state=one.state.value,
+        parent=one.parent,
+        experiments=one.histories,
+        trials=one.trials,
+        fitted=one.fitted,
+        scores=one.scores,
+        reason=one.reason,
+        created_at=one.created_at,
+        finished_at=one.finished_at,
+        promoted_at=one.promoted_at,
+    )
+
+
 async def priors(database: Database, bus: Bus, project: str, experiment_id: str) -> Priors:
-    """Which histories count for an experiment, and how much. A desk worker answers, called with kind `priors`:
+    """Which histories count for an experiment, how much, and how far they are believed. A desk worker answers, called
+    with kind `priors`:
 
         payload   {"experiment": id}
-        answer    {"considered": number, "histories": [PriorHistory]}
+        answer    {"considered": number, "histories": [PriorHistory], "gate": PriorGate | null}
 
     Raises NotFound, Unavailable when no worker answers.
     """
@@ -55,6 +88,7 @@ async def priors(database: Database, bus: Bus, project: str, experiment_id: str)
         experiment=experiment_id,
         considered=considered if isinstance(considered, int) else len(found),
         histories=[PriorHistory.model_validate(one) for one in found],
+        gate=PriorGate.model_validate(gate) if isinstance(gate := answer.get("gate"), dict) else None,
     )
 
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import redis
 
 from service.bus import Bus
-from service.bus.names import QUEUE_DATASETS, QUEUE_TRAIN, QUEUE_UPKEEP
+from service.bus.names import QUEUE_DATASETS, QUEUE_META, QUEUE_TRAIN, QUEUE_UPKEEP
 from service.db import health as health_rows
 from service.db.session import Transaction
 from service.usecases.health import WORKER_SEEN
 
-_QUEUES = (QUEUE_TRAIN, QUEUE_DATASETS, QUEUE_UPKEEP)
+_QUEUES = (QUEUE_TRAIN, QUEUE_DATASETS, QUEUE_META, QUEUE_UPKEEP)
 
 
 @dataclass(frozen=True)

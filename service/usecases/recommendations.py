@@ -46,7 +46,7 @@ from service.db import recommendations as recommendation_rows
 from service.db.experiments import StoredExperiment
 from service.db.session import Database, Transaction
 from service.db.trials import StoredTrial
-from service.usecases import datasets, experiments, histories, networks, submissions
+from service.usecases import datasets, experiments, fitting, histories, networks, submissions
 
 Confidence = Literal["none", "low", "high"]
 
@@ -144,7 +144,8 @@ def _known(database: Database, project: str, experiment_id: str, count: int) -> 
 def _model(tx: Transaction, project: str) -> wire.ModelVersion:
     """Version 0: no model has been fitted on the histories yet."""
     count, trials = history_rows.count(tx, project)
-    return wire.ModelVersion(version=0, experiments=count, trials=trials)
+    champion = fitting.in_use(tx, project)
+    return wire.ModelVersion(version=champion.version if champion else 0, experiments=count, trials=trials)
 
 
 def _of_desk(known: _Known, rank: int, item: JsonObject) -> wire.Recommendation:

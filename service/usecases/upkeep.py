@@ -19,7 +19,7 @@ from service.db import upkeep as upkeep_rows
 from service.db.ledger import Ledger
 from service.db.session import Database, Transaction
 from service.db.trials import StoredTrial
-from service.usecases import datasets, experiments, histories, outcomes
+from service.usecases import datasets, experiments, fitting, histories, outcomes
 
 MAX_ATTEMPTS = 8
 """A trial whose worker died so many times in a row, with no epoch done in between, takes its workers with it."""
@@ -47,6 +47,8 @@ def sweep(database: Database, bus: Bus) -> None:
         upkeep_rows.forget_old(tx)
         datasets.forget_failed(tx)
     histories.compact_finished(database)
+    with database.transaction() as tx:
+        fitting.request_due(tx)
 
 
 def _free_expired(database: Database, bus: Bus, experiment_id: str, trial_ids: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from foretune.metrics import Goal
 from foretune.parameters import Float, Int
 from foretune.spaces import Configuration, Space
 from metalearner import Observation, Problem, recommend
+from metalearner.values import Prediction
 
 SPACE = Space.of(Float("lr", 1e-5, 1.0, log=True), Int("width", 8, 512, log=True))
 
@@ -85,3 +87,22 @@ def test_values_are_in_the_metrics_own_direction() -> None:
     seen = next(item for item in found.items if item.origin == "best_seen")
     assert seen.value == max(one.value for one in observations if one.value is not None)
     assert all(item.predicted is None or item.predicted.low <= item.predicted.median for item in found.items)
+
+
+def test_no_share_above_one_and_no_error_below_zero_is_predicted() -> None:
+    rates = np.linspace(0.05, 0.95, 12)
+    space = Space.of(Float("x", 0.0, 1.0))
+
+    def predicted(goal: Goal, value: Callable[[float], float]) -> list[Prediction]:
+        observations = [Observation({"x": float(rate)}, value(float(rate))) for rate in rates]
+        items = recommend(Problem(space, goal, 10, 100, 0), observations, None, 3).items
+        return [item.predicted for item in items if item.predicted is not None]
+
+    # The line goes on beyond what can be: at x = 1 the accuracy would be 1.02, the error -.02.
+    accuracies = predicted(Goal.MAXIMIZE, lambda x: min(0.4 + 0.62 * x, 1.0))
+    errors = predicted(Goal.MINIMIZE, lambda x: max(60.0 - 62.0 * x, 0.0))
+    assert len(accuracies) >= 2
+    assert len(errors) >= 2
+    assert max(one.high for one in accuracies) == 1.0
+    assert min(one.low for one in errors) == 0.0
+    assert all(one.low <= one.median <= one.high for one in accuracies + errors)

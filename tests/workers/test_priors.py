@@ -15,7 +15,6 @@ from foretune.wire.experiments import ExperimentPatch
 from metalearner import Effort
 from service.usecases import experiments, histories
 from tests.service.usecases.conftest import World
-from workers.priors import described
 from workers.proposals import Proposals
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def test_the_first_proposals_come_from_histories_and_say_from_which(world: World
     remember(world)
     remember(world, "another")
     made = Proposals(world.database).propose(submit(world), 7, Effort.FAST)
-    assert [one.origin for one in made] == ["portfolio", "portfolio", "quasirandom"] * 2 + ["portfolio"]
+    assert [one.origin for one in made] == ["portfolio"] * 5 + ["quasirandom"] * 2
     first = made[0].configuration
     assert loss({"lr": first["learning_rate"], "layers": first["depth"]}) < 0.7
     evidence = made[0].replay["evidence"]
@@ -103,8 +102,8 @@ def test_the_first_proposals_come_from_histories_and_say_from_which(world: World
     assert all(isinstance(one, dict) and 0.0 < float(str(one["similarity"])) < 1.0 for one in evidence)
     assert isinstance(made[0].replay["histories"], dict)
     assert made[0].replay["histories"]["count"] == 2
-    assert "evidence" not in made[2].replay
-    assert made[0].replay["gate"] == made[2].replay["gate"] == 1.0
+    assert "evidence" not in made[5].replay
+    assert made[0].replay["gate"] == made[5].replay["gate"] == 1.0
 
 
 def test_another_worker_makes_the_same_proposals_whatever_was_learned_since(world: World) -> None:
@@ -165,7 +164,23 @@ def test_which_histories_count_can_be_asked(world: World) -> None:
     remember(world, "far", features={"rows": 10**6, "classes": 900, "modality": "text"})
     remember(world, "unrelated", features={"classes": 0})
     experiment = submit(world)
-    problem, priors = Proposals(world.database).priors(experiment)
-    shown = described(problem, priors)
-    assert [one["name"] for one in shown if isinstance(one, dict)] == ["near", "far"]
-    assert priors.seen["count"] == 3
+    told = Proposals(world.database).priors(experiment)
+    assert isinstance(told["histories"], list)
+    assert [one["name"] for one in told["histories"] if isinstance(one, dict)] == ["near", "far"]
+    assert told["considered"] == 3
+
+
+def test_the_gate_says_what_the_results_did_to_it(world: World) -> None:
+    """Given results that are worst where the histories were best, it shuts, and proposals are cold."""
+    for name in ("one", "two", "three", "four"):
+        remember(world, name)
+    experiment = submit(world)
+    for trial in world.ask(experiment, count=6):
+        hyperparameters = {"lr": trial.hyperparameters["learning_rate"], "layers": trial.hyperparameters["depth"]}
+        world.complete(trial.id, trial.lease.token, value=9.0 - loss(hyperparameters))
+    proposals = Proposals(world.database)
+    gate = proposals.priors(experiment)["gate"]
+    assert isinstance(gate, dict)
+    assert (gate["trust"], gate["results"]) == (0.0, 6)
+    assert str(gate["says"]).startswith("shut")
+    assert {one.origin for one in proposals.propose(experiment, 3, Effort.FAST)} <= {"gp", "quasirandom"}

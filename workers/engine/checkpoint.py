@@ -20,7 +20,8 @@ from torch import Tensor
 from foretune.errors import InvalidRequest
 from workers.engine.device import Precision
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: dropout draws other noise, so a trial of format 1 cannot go on to the same numbers and starts anew."""
 _HEADER_KEY = "foretune_checkpoint"
 _OPTIMIZER_PREFIX = "optimizer/"
 

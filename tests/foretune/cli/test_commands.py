@@ -99,7 +99,7 @@ def test_submit_and_watch_ends_with_the_recommendation(service, run, job) -> Non
     assert any("best 0.9712 by trial 2, epoch 3" in line for line in lines)
     assert "100 %  experiment COMPLETED: all 2 trials are done" in lines
     assert "best val_accuracy 0.9712  trial 2, epoch 3" in result.stdout
-    assert "recommended  confidence high; model 12, 153 experiments, 9800 trials" in result.stdout
+    assert "recommended  confidence high; 153 histories with 9800 trials" in result.stdout
     assert "learning rate ▅██▅▁  peak 0.1, warm-up 10%, plateau 30%, decay^1 to 0%" in result.stdout
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from foretune.cli.main import app
 from foretune.client import Client
 from foretune.json_types import JsonObject
 from service.api import histories
@@ -107,3 +110,30 @@ def test_a_fit_makes_histories_of_what_has_finished(api: Api) -> None:
     answer = api.http.post("/v1/metalearner/fit", json={})
     assert answer.status_code == 202
     assert (answer.json()["experiments"], answer.json()["trials"], answer.json()["waiting"]) == (1, 1, False)
+
+
+def test_a_fit_is_listed_and_only_what_was_in_use_can_be_rolled_back_to(api: Api) -> None:
+    assert api.http.post("/v1/histories", content=line(1), headers=NDJSON).status_code == 200
+    started = api.http.post("/v1/metalearner/fit", json={}).json()
+    assert (started["version"], started["kind"], started["model"]) == (0, "portfolio", None)
+    (fitting,) = started["versions"]
+    assert (fitting["version"], fitting["state"], fitting["experiments"], fitting["fitted"]) == (1, "FITTING", 1, 0)
+    answer = api.http.post("/v1/metalearner/rollback", json={"version": 1})
+    assert (answer.status_code, problem_of(answer)["code"]) == (409, "not_promotable")
+    answer = api.http.post("/v1/metalearner/rollback", json={"version": 2})
+    assert (answer.status_code, problem_of(answer)["code"]) == (404, "not_found")
+    answer = api.http.post("/v1/metalearner/rollback", json={"version": 0})
+    assert (answer.status_code, problem_of(answer)["code"]) == (422, "invalid_request")
+
+
+def test_the_command_shows_the_models_and_says_why_one_cannot_be_used(api: Api) -> None:
+    def run(*arguments: str) -> Result:
+        key = api.http.headers["authorization"].removeprefix("Bearer ")
+        return CliRunner().invoke(app, ["--url", api.url, "--api-key", key, "model", *arguments])
+
+    assert "no model has been fitted yet" in run().stderr
+    post(api, line(1))
+    assert "FITTING" in run("fit").stdout
+    assert orjson.loads(run("show", "--json").stdout)["versions"][0]["state"] == "FITTING"
+    refused = run("rollback", "1")
+    assert (refused.exit_code, "model 1 is FITTING" in refused.stderr) == (4, True)

@@ -158,10 +158,14 @@ class TestPriors:
         assert later not in str(found)
         assert 1.0 > found["histories"][0]["similarity"] > found["histories"][1]["similarity"] > 0.0
         assert found["histories"][0]["trials"] == 30
+        gate = found["gate"]
+        assert (gate["trust"], gate["results"], gate["says"]) == (1.0, 0, "open until results say otherwise")
+        assert 0.0 <= gate["agreement"] <= 1.0
 
     def test_an_experiment_that_wants_none_has_none(self, api: Api) -> None:
         experiment = api.submit(priors="none")
-        assert api.http.get(f"/v1/experiments/{experiment}/priors").json()["histories"] == []
+        found = api.http.get(f"/v1/experiments/{experiment}/priors").json()
+        assert (found["histories"], found["gate"]) == ([], None)
         assert problem_of(api.http.get("/v1/experiments/exp_0/priors"))["code"] == "not_found"
 
     def test_without_a_desk_the_answer_says_who_is_missing(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

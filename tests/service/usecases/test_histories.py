@@ -16,7 +16,7 @@ from foretune.json_types import JsonObject, JsonValue
 from service.db.histories import StoredHistory
 from service.db.session import Database
 from service.db.tables import histories as table
-from service.usecases import experiments, histories, metalearner, upkeep
+from service.usecases import experiments, fitting, histories, metalearner, upkeep
 
 if TYPE_CHECKING:
     from tests.service.usecases.conftest import World
@@ -62,7 +62,7 @@ PLACES: list[tuple[str | int, ...]] = [
 
 def known(world: World) -> list[StoredHistory]:
     with world.database.reading() as tx:
-        return histories.read_some(tx, world.project, histories.fingerprints(tx, world.project))
+        return histories.read_some(tx, world.project, fitting.heard(tx, world.project))
 
 
 def send(database: Database, project: str, line: object) -> bool:

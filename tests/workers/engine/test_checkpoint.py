@@ -131,7 +131,7 @@ def test_bytes_are_safetensors_with_the_modules_own_names(named_problem):
     }
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "noise", "foreign", "header"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "noise", "foreign", "header", "format"])
 def test_anything_but_a_checkpoint_is_refused(named_problem, damage):
     problem = named_problem("mlp-tabular")
     engine = problem.engine()
@@ -145,6 +145,7 @@ def test_anything_but_a_checkpoint_is_refused(named_problem, damage):
         "noise": b"\x07" * 400,
         "foreign": save({"x": torch.zeros(3)}),
         "header": good.replace(b'\\"seed\\":0', b'\\"seed\\":x'),
+        "format": good.replace(b'\\"format\\":2', b'\\"format\\":1'),
     }[damage]
     with pytest.raises(InvalidCheckpoint):
         Checkpoint.from_bytes(bad)

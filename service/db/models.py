@@ -1,0 +1,186 @@
+"""Models of histories: versions with their lineage, and what was worked out of each history. Rows in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import RowMapping, and_, case, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from foretune.json_types import JsonValue
+from service.db.session import Transaction
+from service.db.tables import fitted_histories, histories, models
+
+
+class ModelState(StrEnum):
+    FITTING = "FITTING"
+    CHAMPION = "CHAMPION"
+    """The one in use: at most one of a project."""
+    RETIRED = "RETIRED"
+    """It was in use, until a later one took its place."""
+    REFUSED = "REFUSED"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A version. `covers_until`: when the newest history that it knows was written."""
+
+    project_id: str
+    version: int
+    state: ModelState
+    parent: int | None
+    histories: int
+    trials: int
+    covers_until: datetime
+    digest: str
+    fitted: int
+    scores: dict[str, float]
+    reason: str | None
+    lease_until: datetime | None
+    created_at: datetime
+    finished_at: datetime | None
+    promoted_at: datetime | None
+
+
+@dataclass(frozen=True)
+class FittedPart:
+    """What was worked out of one history: a kernel, and the residuals of one that was held out."""
+
+    kernel: JsonValue
+    residuals: JsonValue = None
+
+
+_READ = [models.c[name] for name in StoredModel.__dataclass_fields__]
+_NEW_SHARE = 20
+"""A fit is due when one history in so many is new."""
+
+
+def lock(tx: Transaction, project_id: str) -> None:
+    """Whoever changes a project's models does it alone, until the transaction ends."""
+    tx.connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"models {project_id}", 0))))
+
+
+def listed(tx: Transaction, project_id: str, limit: int | None = None) -> list[StoredModel]:
+    """The newest first."""
+    query = select(*_READ).where(models.c.project_id == project_id).order_by(models.c.version.desc()).limit(limit)
+    return [_from_row(row) for row in tx.connection.execute(query).mappings()]
+
+
+def insert(tx: Transaction, row: Mapping[str, object]) -> None:
+    tx.connection.execute(models.insert().values(row))
+
+
+def change(tx: Transaction, project_id: str, version: int, **values: object) -> None:
+    tx.connection.execute(
+        update(models).where(models.c.project_id == project_id, models.c.version == version).values(**values)
+    )
+
+
+def take(tx: Transaction, project_id: str, lease: timedelta) -> StoredModel | None:
+    """The fit that nobody works on, leased to whoever asks; None without one."""
+    query = (
+        update(models)
+        .where(
+            models.c.project_id == project_id,
+            models.c.state == ModelState.FITTING.value,
+            models.c.lease_until <= func.now(),
+        )
+        .values(lease_until=func.now() + lease)
+        .returning(*_READ)
+    )
+    row = tx.connection.execute(query).mappings().first()
+    return _from_row(row) if row else None
+
+
+def extend(tx: Transaction, fit: StoredModel, lease: timedelta, fitted: int) -> datetime | None:
+    """The lease's new end; None when somebody else holds the fit by now. Without a lease it is free at once."""
+    query = (
+        update(models)
+        .where(
+            models.c.project_id == fit.project_id,
+            models.c.version == fit.version,
+            models.c.state == ModelState.FITTING.value,
+            models.c.lease_until == fit.lease_until,
+        )
+        .values(lease_until=func.now() + lease, fitted=fitted)
+        .returning(models.c.lease_until)
+    )
+    found: datetime | None = tx.connection.execute(query).scalar()
+    return found
+
+
+def now(tx: Transaction) -> datetime:
+    """The database's clock."""
+    found: datetime = tx.connection.execute(select(func.now())).scalar_one()
+    return found
+
+
+def newest_history(tx: Transaction, project_id: str) -> datetime | None:
+    query = select(func.max(histories.c.created_at)).where(histories.c.project_id == project_id)
+    found: datetime | None = tx.connection.execute(query).scalar_one()
+    return found
+
+
+def due(tx: Transaction, limit: int = 100) -> list[str]:
+    """Projects with a fit that its worker left, and those of whose histories enough are new since the last fit."""
+    covered = (
+        select(models.c.project_id, func.max(models.c.covers_until).label("until"))
+        .group_by(models.c.project_id)
+        .subquery()
+    )
+    new = func.count(case((or_(covered.c.until.is_(None), histories.c.created_at > covered.c.until), 1)))
+    fitting = models.alias()
+    query = (
+        select(histories.c.project_id)
+        .join(covered, covered.c.project_id == histories.c.project_id, isouter=True)
+        .join(
+            fitting,
+            and_(fitting.c.project_id == histories.c.project_id, fitting.c.state == ModelState.FITTING.value),
+            isouter=True,
+        )
+        .group_by(histories.c.project_id, fitting.c.lease_until)
+        .having(
+            or_(
+                fitting.c.lease_until <= func.now(),
+                and_(fitting.c.lease_until.is_(None), new > 0, new * _NEW_SHARE >= func.count()),
+            )
+        )
+        .limit(limit)
+    )
+    return list(tx.connection.execute(query).scalars())
+
+
+def parts(tx: Transaction, project_id: str) -> dict[str, FittedPart]:
+    """Of each history that was fitted, by fingerprint."""
+    query = select(fitted_histories.c.fingerprint, fitted_histories.c.kernel, fitted_histories.c.residuals).where(
+        fitted_histories.c.project_id == project_id
+    )
+    return {row.fingerprint: FittedPart(row.kernel, row.residuals) for row in tx.connection.execute(query)}
+
+
+def store_parts(tx: Transaction, project_id: str, found: Mapping[str, FittedPart]) -> None:
+    """Those of histories that were deleted meanwhile are dropped."""
+    there = select(histories.c.fingerprint).where(
+        histories.c.project_id == project_id, histories.c.fingerprint.in_(list(found))
+    )
+    kept: Sequence[str] = list(tx.connection.execute(there.with_for_update(key_share=True)).scalars())
+    if not kept:
+        return
+    rows = [
+        {"project_id": project_id, "fingerprint": one, "kernel": found[one].kernel, "residuals": found[one].residuals}
+        for one in kept
+    ]
+    statement = upsert(fitted_histories).values(rows)
+    tx.connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["project_id", "fingerprint"],
+            set_={"kernel": statement.excluded.kernel, "residuals": statement.excluded.residuals},
+        )
+    )
+
+
+def _from_row(row: RowMapping) -> StoredModel:
+    return StoredModel(**{**row, "state": ModelState(row["state"])})

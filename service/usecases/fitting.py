@@ -1,0 +1,164 @@
+"""Fitting as a service: who fits a project's model, which version is in use, and going back to an earlier one.
+
+    request   a fit that somebody asked for, or that is due: state FITTING, with a lease that has ended
+    claim     a worker takes it, or one whose worker was lost; what is done is kept, history by history
+    finish    the replay decides: CHAMPION, and the one before is RETIRED; or REFUSED, with the reason
+
+Histories that a refused model covered and the one in use does not are not heard by recommendations until a later model
+that covers them is promoted: they are what made it lose. Newer ones are heard at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from foretune.errors import Conflict, LeaseLost, NotFound
+from service.bus.tasks import send
+from service.db import histories as history_rows
+from service.db import models as rows
+from service.db.models import FittedPart, ModelState, StoredModel
+from service.db.session import Transaction
+from service.usecases.histories import MAX_HISTORIES
+
+LEASE = timedelta(seconds=30)
+
+
+class NotPromotable(Conflict):
+    """The version cannot be put in use."""
+
+    code = "not_promotable"
+
+
+def request(tx: Transaction, project: str) -> bool:
+    """Begins a fit of all histories there are, for any worker to take. False where no history is new since the last."""
+    rows.lock(tx, project)
+    known = rows.listed(tx, project)
+    if any(one.state is ModelState.FITTING for one in known):
+        tx.after_commit(lambda: send("meta.fit", project), once=project)
+        return True
+    newest = rows.newest_history(tx, project)
+    if newest is None or any(one.covers_until >= newest for one in known):
+        return False
+    count, trials = history_rows.count(tx, project)
+    fingerprints = history_rows.fingerprints(tx, project, MAX_HISTORIES)
+    now = rows.now(tx)
+    rows.insert(
+        tx,
+        {
+            "project_id": project,
+            "version": max((one.version for one in known), default=0) + 1,
+            "state": ModelState.FITTING.value,
+            "parent": next((one.version for one in known if one.state is ModelState.CHAMPION), None),
+            "histories": count,
+            "trials": trials,
+            "covers_until": newest,
+            "digest": hashlib.sha256("\n".join(sorted(fingerprints)).encode()).hexdigest(),
+            "fitted": 0,
+            "scores": {},
+            "lease_until": now,
+        },
+    )
+    tx.after_commit(lambda: send("meta.fit", project), once=project)
+    return True
+
+
+def request_due(tx: Transaction) -> None:
+    """What beat does: begins the fits that are due, and rings for those whose worker was lost."""
+    for project in rows.due(tx):
+        request(tx, project)
+
+
+def claim(tx: Transaction, project: str) -> StoredModel | None:
+    """The project's fit, if nobody works on it."""
+    return rows.take(tx, project, LEASE)
+
+
+def keep(tx: Transaction, fit: StoredModel, found: Mapping[str, FittedPart], fitted: int) -> StoredModel:
+    """Keeps what was worked out, and the fit for as long as a lease. Raises LeaseLost."""
+    if found:
+        rows.store_parts(tx, fit.project_id, found)
+    return _extended(tx, fit, LEASE, fitted)
+
+
+def hand_back(tx: Transaction, fit: StoredModel) -> None:
+    """Lets the next worker go on, and rings for one. Raises LeaseLost."""
+    _extended(tx, fit, timedelta(0), fit.fitted)
+    tx.after_commit(lambda: send("meta.fit", fit.project_id), once=fit.project_id)
+
+
+def finish(tx: Transaction, fit: StoredModel, scores: Mapping[str, float], refused: str | None) -> None:
+    """Puts the model in use, or refuses it. Raises LeaseLost."""
+    rows.lock(tx, fit.project_id)
+    _extended(tx, fit, LEASE, fit.fitted)
+    now = rows.now(tx)
+    ended = {"scores": dict(scores), "lease_until": None, "finished_at": now}
+    if refused is not None:
+        rows.change(tx, fit.project_id, fit.version, state=ModelState.REFUSED.value, reason=refused, **ended)
+        return
+    for one in rows.listed(tx, fit.project_id):
+        if one.state is ModelState.CHAMPION:
+            rows.change(tx, fit.project_id, one.version, state=ModelState.RETIRED.value)
+    rows.change(tx, fit.project_id, fit.version, state=ModelState.CHAMPION.value, promoted_at=now, **ended)
+
+
+def roll_back(tx: Transaction, project: str, version: int) -> None:
+    """Puts an earlier version in use again; the one that is now is refused. Raises NotFound and NotPromotable."""
+    rows.lock(tx, project)
+    known = {one.version: one for one in rows.listed(tx, project)}
+    wanted = known.get(version)
+    if wanted is None:
+        there = ", ".join(str(one) for one in sorted(known)) or "none"
+        raise NotFound(f"there is no model {version}; there are: {there}")
+    if wanted.state is ModelState.CHAMPION:
+        return
+    if wanted.state is not ModelState.RETIRED:
+        raise NotPromotable(f"model {version} is {wanted.state}; only one that was in use can be used again")
+    for one in known.values():
+        if one.state is ModelState.CHAMPION:
+            reason = f"rolled back to version {version}"
+            rows.change(tx, project, one.version, state=ModelState.REFUSED.value, reason=reason)
+    rows.change(tx, project, version, state=ModelState.CHAMPION.value, promoted_at=rows.now(tx))
+
+
+def in_use(tx: Transaction, project: str) -> StoredModel | None:
+    return next((one for one in rows.listed(tx, project) if one.state is ModelState.CHAMPION), None)
+
+
+def unheard(tx: Transaction, project: str) -> tuple[datetime | None, datetime] | None:
+    """The span of histories, after the one time and up to the other, that made later models lose; None without any."""
+    known = rows.listed(tx, project)
+    champion = next((one for one in known if one.state is ModelState.CHAMPION), None)
+    newer = [
+        one.covers_until
+        for one in known
+        if one.state is ModelState.REFUSED and (champion is None or one.version > champion.version)
+    ]
+    if not newer:
+        return None
+    return (champion.covers_until if champion else None), max(newer)
+
+
+def heard(tx: Transaction, project: str) -> list[str]:
+    """The fingerprints of the histories that recommendations hear, the newest first."""
+    return history_rows.fingerprints(tx, project, MAX_HISTORIES, but=unheard(tx, project))
+
+
+def version(tx: Transaction, project: str) -> str:
+    """Another string whenever another model is in use, or other histories are heard."""
+    found = in_use(tx, project)
+    return f" {found.version if found else 0} {unheard(tx, project)}"
+
+
+def parts(tx: Transaction, project: str) -> dict[str, FittedPart]:
+    """What was worked out of each history, by fingerprint."""
+    return rows.parts(tx, project)
+
+
+def _extended(tx: Transaction, fit: StoredModel, lease: timedelta, fitted: int) -> StoredModel:
+    until = rows.extend(tx, fit, lease, fitted)
+    if until is None:
+        raise LeaseLost(f"model {fit.version} is fitted by another worker")
+    return replace(fit, lease_until=until, fitted=fitted)

@@ -1,0 +1,68 @@
+"""Where results stand among those of histories, and when that says something."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from foretune.metrics import Goal
+from metalearner import Memory, Observation, Problem, Task, informed
+from metalearner.gate import gate
+from metalearner.levels import levels
+from tests.metalearner.wrong_histories import SPACE, histories, loss
+
+METRIC = Task("val_loss", Goal.MINIMIZE)
+
+
+def _problem(metric: str = "val_loss") -> Problem:
+    return Problem(SPACE, Goal.MINIMIZE, 1, 50, 0, metric=metric)
+
+
+def test_a_standing_is_the_share_of_everything_that_is_better() -> None:
+    generator = np.random.default_rng(0)
+    losses = [generator.random(33) for _ in range(6)]
+    found = levels(losses)
+    assert found is not None
+    asked = np.array([-1.0, 0.2, 0.5, 2.0, np.inf])
+    everything = np.concatenate(losses)
+    expected = [float((everything < one).mean()) for one in asked]
+    assert found.standing(asked) == pytest.approx(expected)
+
+
+def test_diverged_trials_are_the_worst_and_stand_alike() -> None:
+    found = levels([np.array([0.1, 0.2, 0.3, np.inf])] * 5)
+    assert found is not None
+    low, diverged = found.standing(np.array([0.3, np.inf]))
+    assert low < 0.75 < diverged < 1.0
+
+
+def test_errors_in_units_of_their_own_have_no_levels() -> None:
+    generator = np.random.default_rng(0)
+    assert levels([10.0**power * (1 + generator.random(30)) for power in range(8)]) is None
+    assert levels([generator.random(30) for _ in range(3)]) is None
+
+
+class TestPromises:
+    def test_one_that_is_broken_shuts_the_gate_and_one_that_is_kept_does_not(self) -> None:
+        problem = informed(_problem(), histories("matching"), [0.2] * 6)
+        assert problem.knowledge is not None
+        first = problem.portfolio[0].configuration
+        trust = {
+            value: gate(problem.knowledge, Memory().history(problem, [Observation(first, value)]))
+            for value in (loss(first, 0, 0), 3.0)
+        }
+        assert list(trust.values()) == [1.0, 0.0]
+
+    def test_of_another_metric_there_are_none(self) -> None:
+        problem = informed(_problem("val_perplexity"), histories("matching"), [0.2] * 6)
+        assert problem.knowledge is not None
+        observed = Memory().history(problem, [Observation(problem.portfolio[0].configuration, 3.0)])
+        assert gate(problem.knowledge, observed) == 1.0
+
+    def test_results_that_were_all_promised_say_little_by_their_order(self) -> None:
+        """Given the promised settings turn out good in the opposite order, the histories are still believed."""
+        problem = informed(_problem(), histories("matching"), [0.2] * 6)
+        assert problem.knowledge is not None
+        items = [one.configuration for one in problem.portfolio]
+        observed = [Observation(one, 0.05 - 0.01 * place) for place, one in enumerate(items)]
+        assert gate(problem.knowledge, Memory().history(problem, observed)) > 0.6

@@ -56,7 +56,7 @@ def foresee(
         return [], Confidence.NONE
     judged = hearing.judged(candidates(hearing.sources, hearing.encoding, problem))
     expected = judged.weights @ judged.penalised  # (C,)
-    places = sorted(select(judged, count), key=lambda place: (expected[place], place))
+    places = sorted(select(judged, count, by_regret=False), key=lambda place: (expected[place], place))
     predictions = _predictions(hearing, judged.rows[places], task, model)
     items = [Foreseen(item_of(judged, place), predicted) for place, predicted in zip(places, predictions, strict=True)]
     return items, Confidence.HIGH if _is_sure(judged, expected[places[0]]) else Confidence.LOW

@@ -1,11 +1,12 @@
 """The portfolio: the few settings that together do best over the histories, weighted by how like the task they are.
 
-Real histories rarely share configurations, so every candidate is scored on every history by that history's own Gaussian
-process, in normal scores (`metalearner.histories`), with one deviation of its uncertainty as a penalty: what a history
-does not know counts as no better than its average. The list is greedy (Wistuba et al. 2015, "Sequential model-free
-hyperparameter tuning"; Feurer et al. 2022, arXiv 2007.04074): each next setting lowers most the weighted mean over the
-histories of the best score that the list reaches, where how a score carries over to the task is uncertain: the less
-like the task is to the history, the more.
+What most histories ran counts as it came out there. Real histories rarely share configurations, so everything else is
+scored by each history's own Gaussian process, in normal scores (`metalearner.histories`), with one deviation of its
+uncertainty as a penalty: what a history does not know counts as no better than its average. The list is greedy
+(Wistuba et al. 2015, "Sequential model-free hyperparameter tuning"; Feurer et al. 2022, arXiv 2007.04074): each next
+setting lowers most the weighted mean over the histories of the logarithm of the regret that the list reaches, where how
+a score carries over to the task is uncertain: the less like the task is to the history, the more. Ranks alone would
+spend settings on differences among good ones, and regrets alone on the few tasks that are hard.
 
 Symbols: H histories, C candidates, S draws of what carries over.
 """
@@ -42,6 +43,11 @@ _BAD = 1.0
 _JUDGES = 200
 """So many of the histories most like the task are heard; the tail would add time and little weight."""
 _DRAWS = 16
+_SHARED = 0.5
+"""A setting that histories with this share of all weight ran is measured. One that few ran is not: without the penalty
+it would be preferred for its luck."""
+_FLOOR = 0.1
+"""Regrets much below this are as good as none."""
 _SAME_DATA = 0.99
 _EVIDENCE = 3
 _APART = 0.05
@@ -102,7 +108,12 @@ def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[
     for position, process in enumerate(processes):
         mean, variance = process.predict(features)
         means[position], deviations[position] = mean, np.sqrt(variance)
-    return Judged(found, opinions(found), encoding, rows, means, deviations, processes)
+    counted = opinions(found)
+    measured = _measured(found, _keys(rows))
+    ran = np.isfinite(measured)
+    known = ran & (counted @ ran >= _SHARED) & (ran.sum(0) > 1)
+    means[known], deviations[known] = measured[known], 0.0
+    return Judged(found, counted, encoding, rows, means, deviations, processes)
 
 
 def opinions(found: Sequence[Source]) -> Array:
@@ -156,6 +167,19 @@ def _keys(rows: Array) -> list[bytes]:
     return [row.tobytes() for row in np.round(comparable(rows), _DIGITS) + 0.0]
 
 
+def _measured(found: Sequence[Source], keys: Sequence[bytes]) -> Array:
+    """The score of each setting in the histories that ran it, the mean of several, NaN in the others: (H, C)."""
+    measured = np.full((len(found), len(keys)), np.nan)
+    for position, one in enumerate(found):
+        scores: dict[bytes, list[float]] = {}
+        for key, score in zip(_keys(one.rows), one.scores.tolist(), strict=True):
+            scores.setdefault(key, []).append(score)
+        for place, key in enumerate(keys):
+            if key in scores:
+                measured[position, place] = np.mean(scores[key])
+    return measured
+
+
 def chosen_trials(scores: Array) -> Index:
     """Of many trials the best third, and others evenly spread over the ranks."""
     if len(scores) <= _POINTS:
@@ -167,13 +191,17 @@ def chosen_trials(scores: Array) -> Index:
     return np.sort(np.concatenate([best, spread]))
 
 
-def select(judged: Judged, k: int) -> list[int]:
-    """Which candidates make the list, in their order."""
+def select(judged: Judged, k: int, *, by_regret: bool = True) -> list[int]:
+    """Which candidates make the list, in their order. `by_regret`: for settings that are tried one after another; by
+    score for those of which each should be good by itself.
+    """
     weights, losses = judged.weights, judged.penalised  # (H,), (H, C)
     unlike = 1.0 - np.array([one.weight for one in judged.sources])
     carried = 0.25 + 0.5 * np.clip(unlike, 0.0, 1.0)  # (H,)
     half = np.random.default_rng(0).standard_normal((_DRAWS // 2, *losses.shape))
     draws = losses + np.concatenate([half, -half]) * carried[:, None]  # (S, H, C)
+    for position, one in enumerate(judged.sources if by_regret else ()):
+        draws[:, position] = np.log(_FLOOR + _regrets(one, draws[:, position]))
     features = judged.encoding.features(judged.rows)
     allowed = np.ones(len(features), dtype=bool)
     reached = np.full((_DRAWS, len(weights)), np.inf)
@@ -187,6 +215,17 @@ def select(judged: Judged, k: int) -> list[int]:
         apart = np.sqrt(((features - features[place]) ** 2).sum(1) / judged.encoding.width)
         allowed &= apart >= _APART
     return chosen
+
+
+def _regrets(one: Source, scores: Array) -> Array:
+    """From normal scores to regrets in the history: 0 at its best trial, 1 at its median one and beyond."""
+    order = np.argsort(one.scores, kind="stable")
+    losses = one.losses[order]
+    finite = losses[np.isfinite(losses)]
+    middle = min(float(losses[len(losses) // 2]), float(finite[-1]))
+    span = middle - float(finite[0])
+    known = np.minimum((losses - finite[0]) / span, 1.0) if span > 0.0 else (losses > finite[0]).astype(np.float64)
+    return np.asarray(np.interp(scores, one.scores[order], known))
 
 
 def item_of(judged: Judged, place: int) -> PortfolioItem:

@@ -1,11 +1,14 @@
 """Fits a project's model of its histories: a kernel for each, calibration, and the replay that decides about its use.
 
 What is worked out of a history is kept as soon as it is, so that a fit goes on where another worker was lost; a message
-works for a bounded time and hands back.
+works for a bounded time and hands back. `python -m workers.fitting PROJECT` is the process in which that happens.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -20,9 +23,10 @@ from metalearner.foresight import residuals
 from metalearner.kernels import HistoryKernel, fit_kernel
 from service.db.histories import StoredHistory
 from service.db.models import FittedPart, StoredModel
+from service.logs import configure_logging
 from service.usecases import fitting, histories
 from workers.priors import task_history
-from workers.process import WorkerProcess
+from workers.process import WorkerProcess, this_process
 
 _MOST_HELD_OUT = 64
 """So many of the newest histories are held out for calibration."""
@@ -52,6 +56,7 @@ class _Fit:
 
     def __init__(self, process: WorkerProcess, fit: StoredModel, until: float) -> None:
         self._process, self._fit, self._until = process, fit, until
+        self._parent = os.getppid()
         self._kept_at = time.monotonic()
         self._new: dict[str, FittedPart] = {}
 
@@ -90,7 +95,7 @@ class _Fit:
     def _goes_on(self, fitted: int) -> bool:
         """Keeps what is new now and then; False once the time is over, and then the fit is handed back."""
         now = time.monotonic()
-        over = now > self._until or self._process.draining()
+        over = now > self._until or self._process.draining() or os.getppid() != self._parent
         if over or now - self._kept_at > _KEEP_EVERY_S:
             self._keep(fitted)
         if over:
@@ -161,3 +166,15 @@ def _residuals(told: JsonValue) -> Iterator[Residuals]:
 def _floats(values: JsonValue) -> tuple[float, ...]:
     assert isinstance(values, list)
     return tuple(float(one) for one in values if isinstance(one, int | float))
+
+
+def _main() -> None:
+    """Behind everybody who answers somebody; asked to stop, it keeps what it has and hands back."""
+    os.nice(10)
+    configure_logging()
+    signal.signal(signal.SIGTERM, lambda *_: this_process().stopping.set())
+    fit_project(this_process(), sys.argv[1])
+
+
+if __name__ == "__main__":
+    _main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from service.usecases import checkpoints, upkeep
+from workers.apart import fit_apart
 from workers.process import this_process
 from workers.turns import take_turn
 
@@ -26,9 +27,7 @@ def parse(dataset_id: str) -> None:
 @shared_task(name="meta.fit", soft_time_limit=None)
 def fit(project_id: str) -> None:
     """Fits a project's model of its histories for a bounded time, and hands back what is left."""
-    from workers.fitting import fit_project
-
-    fit_project(this_process(), project_id)
+    fit_apart(this_process(), project_id)
 
 
 @shared_task(name="upkeep.sweep")

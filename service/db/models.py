@@ -54,8 +54,10 @@ class FittedPart:
 
 
 _READ = [models.c[name] for name in StoredModel.__dataclass_fields__]
-_NEW_SHARE = 20
+_NEW_SHARE = 10
 """A fit is due when one history in so many is new."""
+_LEAST_DUE = 4
+"""Of fewer histories no replay can judge a model: they are fitted when somebody asks."""
 
 
 def lock(tx: Transaction, project_id: str) -> None:
@@ -93,6 +95,16 @@ def take(tx: Transaction, project_id: str, lease: timedelta) -> StoredModel | No
     )
     row = tx.connection.execute(query).mappings().first()
     return _from_row(row) if row else None
+
+
+def waits(tx: Transaction, project_id: str) -> bool:
+    """Whether there is a fit that nobody works on."""
+    query = select(models.c.version).where(
+        models.c.project_id == project_id,
+        models.c.state == ModelState.FITTING.value,
+        models.c.lease_until <= func.now(),
+    )
+    return tx.connection.execute(query).first() is not None
 
 
 def extend(tx: Transaction, fit: StoredModel, lease: timedelta, fitted: int) -> datetime | None:
@@ -145,7 +157,12 @@ def due(tx: Transaction, limit: int = 100) -> list[str]:
         .having(
             or_(
                 fitting.c.lease_until <= func.now(),
-                and_(fitting.c.lease_until.is_(None), new > 0, new * _NEW_SHARE >= func.count()),
+                and_(
+                    fitting.c.lease_until.is_(None),
+                    func.count() >= _LEAST_DUE,
+                    new > 0,
+                    new * _NEW_SHARE >= func.count(),
+                ),
             )
         )
         .limit(limit)

@@ -76,6 +76,11 @@ def claim(tx: Transaction, project: str) -> StoredModel | None:
     return rows.take(tx, project, LEASE)
 
 
+def waits(tx: Transaction, project: str) -> bool:
+    """Whether there is a fit to claim."""
+    return rows.waits(tx, project)
+
+
 def keep(tx: Transaction, fit: StoredModel, found: Mapping[str, FittedPart], fitted: int) -> StoredModel:
     """Keeps what was worked out, and the fit for as long as a lease. Raises LeaseLost."""
     if found:

@@ -18,6 +18,7 @@ from service.settings import settings
 from service.usecases import fitting, histories, metalearner, upkeep
 from service.usecases.fitting import NotPromotable
 from tests.service.usecases.conftest import World
+from workers.apart import fit_apart
 from workers.fitting import fit_project
 from workers.process import WorkerProcess
 from workers.recommending import TaskRecommendations
@@ -182,18 +183,21 @@ def test_whoever_lost_the_lease_writes_nothing(world: World) -> None:
 def test_upkeep_begins_a_fit_when_enough_is_new_and_rings_for_one_that_was_left(
     world: World, process: WorkerProcess
 ) -> None:
-    remember(world, 0, 1)
+    remember(world, 0, 3)
+    upkeep.sweep(world.database, world.bus)
+    assert described(world).versions == [], "of three no replay can judge"
+    remember(world, 3, 1)
     upkeep.sweep(world.database, world.bus)
     assert [one.state for one in described(world).versions] == ["FITTING"]
     with world.database.reading() as tx:
         assert models.due(tx) == [world.project]
     fit_project(process, world.project)
-    remember(world, 1, 25)
+    remember(world, 4, 8)
     refit(world, process)
-    remember(world, 26, 1)
+    remember(world, 12, 1)
     with world.database.reading() as tx:
-        assert models.due(tx) == [], "one of 27 is too few"
-    remember(world, 27, 1)
+        assert models.due(tx) == [], "one of 13 is too few"
+    remember(world, 13, 1)
     with world.database.reading() as tx:
         assert models.due(tx) == [world.project]
 
@@ -263,3 +267,25 @@ def test_strangers_have_models_of_their_own(world: World, process: WorkerProcess
     assert described(theirs).version == 0
     with world.database.transaction() as tx, pytest.raises(NotFound):
         fitting.roll_back(tx, other_project.id, 1)
+
+
+def test_a_message_is_worked_on_in_a_process_of_its_own(world: World, process: WorkerProcess) -> None:
+    remember(world, 0, 5)
+    begin(world)
+    fit_apart(process, world.project)
+    assert described(world).version == 1
+    with world.database.reading() as tx:
+        before = models.listed(tx, world.project)
+    fit_apart(process, world.project)
+    with world.database.reading() as tx:
+        assert models.listed(tx, world.project) == before
+
+
+def test_a_worker_that_is_asked_to_stop_keeps_what_is_done(world: World, process: WorkerProcess) -> None:
+    remember(world, 0, 5)
+    begin(world)
+    process.stopping.set()
+    fit_project(process, world.project)
+    assert [(one.state, one.fitted) for one in described(world).versions] == [("FITTING", 1)]
+    with world.database.reading() as tx:
+        assert models.due(tx) == [world.project]

@@ -11,6 +11,7 @@ BENCHMARKS = (
     "tuning_wallclock",
     "recommendations",
     "transfer",
+    "transfer_api",
     "starter",
     "stopping",
     "fitting",

@@ -153,6 +153,14 @@ def is_among(row: Array, others: Array) -> bool:
     return len(left) > 0
 
 
+def among(rows: Array, few: Array) -> Mask:
+    """Which of the `rows` (m, D) are the same configuration as one of a `few` (k, D), all comparable: (m,)."""
+    found = np.zeros(len(rows), dtype=bool)
+    for row in few:
+        found |= (np.abs(rows - row) < _SAME).all(1)
+    return found
+
+
 def _units(parameter: AnyParameter, values: Sequence[JsonValue]) -> list[list[float]]:
     """Where the values stand in the cube, each different one of few looked up once. Raises InvalidConfiguration."""
     try:

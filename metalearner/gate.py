@@ -37,6 +37,13 @@ def gate(knowledge: Knowledge, history: History, count: int | None = None) -> fl
     return opened(knowledge, opinions, history.losses[:seen])
 
 
+def broken(knowledge: Knowledge, history: History) -> bool:
+    """Whether even the best of what the histories promised came out clearly worse than it should."""
+    return (
+        _kept(knowledge, knowledge.opinions(history.features)[:, 0], history.losses) == 0.0 if len(history) else False
+    )
+
+
 def opened(knowledge: Knowledge, expected: Array, losses: Array) -> float:
     """The gate for losses (n,), infinite where diverged, of which `expected` (n,) was thought."""
     if len(losses) == 0:

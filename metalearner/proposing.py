@@ -1,17 +1,22 @@
-"""The door for proposals: which arm proposes, and from which random stream."""
+"""The door for proposals: which arm proposes, and from which random stream.
+
+While histories have broken what they promised and the gate is shut, proposals are those of the same experiment without
+histories, to the letter: the portfolio's settings and what came of them are set aside. So wrong histories cost the
+trials that they chose, and nothing after them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from foretune.spaces import Configuration
 from metalearner import cold_gp, quasirandom, tpe, transfer
 from metalearner.arrays import Array
-from metalearner.encoding import Encoding
-from metalearner.gate import gate
+from metalearner.encoding import Encoding, among, comparable, is_among
+from metalearner.gate import broken, gate
 from metalearner.memory import History, Memory
 from metalearner.portfolio import MAX_ITEMS
 from metalearner.values import (
@@ -68,7 +73,13 @@ def propose(
     rows = [history.encoding.encode(configuration) for configuration in pending]
     trust = _trust(problem, history)
     proposals = []
+    misled = trust == 0.0 and problem.knowledge is not None and broken(problem.knowledge, history)
     for number in range(index, index + count):
+        plain = _without_histories(problem, history, observations, rows, number, memory, effort) if misled else None
+        if plain is not None:
+            rows.append(history.encoding.encode(plain.configuration))
+            proposals.append(replace(plain, seen=len(history), gate=trust))
+            continue
         generator = np.random.default_rng([problem.seed % 2**63, number, len(history)])
         training_seed = int(generator.integers(2**31))
         choice = _choose(problem, history, memory, rows, number, effort, trust, generator)
@@ -90,6 +101,33 @@ def propose(
             )
         )
     return proposals
+
+
+def _without_histories(
+    problem: Problem,
+    history: History,
+    observations: Sequence[Observation],
+    pending: Sequence[Array],
+    number: int,
+    memory: Memory,
+    effort: Effort,
+) -> Proposal | None:
+    """What would be proposed had there never been histories; None where it was tried because of one."""
+    encoding = history.encoding
+    listed = comparable(np.array([encoding.encode(item.configuration) for item in problem.portfolio]))
+    aside = among(comparable(history.rows), listed)
+    waiting = [row for row in pending if not is_among(comparable(row), listed)]
+    own = [one for one, known in zip(observations, aside.tolist(), strict=True) if not known]
+    (proposal,) = propose(
+        replace(problem, portfolio=(), knowledge=None),
+        own,
+        [encoding.decode(row) for row in waiting],
+        1,
+        index=max(0, number - int(aside.sum()) - (len(pending) - len(waiting))),
+        memory=memory.recall("without histories", Memory),
+        effort=effort,
+    )
+    return None if history.has(encoding.encode(proposal.configuration), pending) else proposal
 
 
 def trust(problem: Problem, observations: Sequence[Observation], *, memory: Memory | None = None) -> float | None:

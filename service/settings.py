@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     """The largest file that `POST /v1/datasets` takes."""
     foretune_max_body_bytes: int = Field(default=4 * 2**20, ge=1024)
     """The largest JSON body."""
+    foretune_calls_per_s: float = Field(default=0.0, ge=0)
+    """How many calls a second a key may make to an API process, with bursts of two seconds' worth; 0: any number."""
     foretune_lease_s: float = Field(default=60.0, gt=0)
     """How long an external trial stays leased after its last sign of life."""
     foretune_worker_lease_s: float = Field(default=15.0, gt=0)

@@ -132,7 +132,7 @@ def show_recommendations(recommendations: Recommendations, console: Console, cou
     shown = recommendations.recommendations[:count]
     model = recommendations.model
     basis = (
-        f"{model.experiments} histories with {model.trials} trials"
+        f"{model.experiments} {'history' if model.experiments == 1 else 'histories'} with {model.trials} trials"
         if model.experiments
         else "no histories of your own yet"
     )

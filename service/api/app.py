@@ -30,6 +30,7 @@ from service.api import (
 from service.api.auth import KeyCheck, TrustedKeys
 from service.api.observing import Observed
 from service.api.parts import Parts
+from service.api.rate import Rate
 from service.settings import Settings
 
 # The busiest first: routes are tried in order.
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[Middleware(Observed), Middleware(KeyCheck)],
     )
     app.state.trusted_keys = TrustedKeys()
+    app.state.rate = Rate(settings.foretune_calls_per_s)
     problems.register(app)
     for router in _ROUTERS:
         app.include_router(router)

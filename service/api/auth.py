@@ -56,7 +56,7 @@ class TrustedKeys:
 
 
 class KeyCheck:
-    """Lets calls of /v1 through that carry a valid key."""
+    """Lets calls of /v1 through that carry a valid key, as many as one may make."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -66,7 +66,9 @@ class KeyCheck:
             state = scope["app"].state
             try:
                 key = _presented(scope)
-                scope[_CALLER] = Presented(await state.trusted_keys.caller(state.parts, key), key)
+                caller = await state.trusted_keys.caller(state.parts, key)
+                state.rate.take(caller.key_id)
+                scope[_CALLER] = Presented(caller, key)
             except ForetuneError as error:
                 await problem_of(error)(scope, receive, send)
                 return

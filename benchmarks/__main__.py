@@ -15,6 +15,8 @@ BENCHMARKS = (
     "starter",
     "stopping",
     "fitting",
+    "engine",
+    "task_space",
 )
 
 

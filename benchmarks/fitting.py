@@ -115,7 +115,7 @@ def _fit(project: str) -> tuple[float, float]:
     database = this_process().database
     begun, cpu = time.perf_counter(), time.process_time()
     with database.transaction() as tx:
-        assert fitting.request(tx, project)
+        assert fitting.request(tx, project, again=False)
     while True:
         fit_project(this_process(), project)
         with database.reading() as tx:

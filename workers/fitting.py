@@ -88,7 +88,7 @@ class _Fit:
     def _read(self) -> tuple[list[StoredHistory], dict[str, FittedPart]]:
         """What the model covers, the newest first, and what is known of it."""
         with self._process.database.reading() as tx:
-            covered = histories.covered(tx, self._fit.project_id, self._fit.covers_until)
+            covered = fitting.covered(tx, self._fit)
             known = fitting.parts(tx, self._fit.project_id)
         return covered, {one.fingerprint: known[one.fingerprint] for one in covered if one.fingerprint in known}
 
@@ -126,8 +126,11 @@ class _Fit:
             chosen = {place: number for number, place in enumerate(known)}
             incumbent = replaying.replay(own, [chosen[one] for one in _sample(known, self._fit.version)], model)
         refused = replaying.refusal(challenger, incumbent)
+        covered = [one.fingerprint for one in stored]
+        kept = {covered[place] for place in known} if champion is not None else set()
+        beyond = [one for one in covered if one not in kept]
         with self._process.database.transaction() as tx:
-            fitting.finish(tx, self._fit, challenger.means(), refused)
+            fitting.finish(tx, self._fit, covered, beyond, challenger.means(), refused)
         _log.info("fit_finished", project=self._fit.project_id, version=self._fit.version, refused=refused)
 
 

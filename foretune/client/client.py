@@ -131,7 +131,7 @@ class Client:
         return self._knowledge.metalearner()
 
     def fit_metalearner(self) -> JsonObject:
-        """Starts a fit now; the new model is used only if it wins its replay."""
+        """Starts a fit now; the new model is used if its replay is no worse. Refused histories get another chance."""
         return self._knowledge.fit_metalearner()
 
     def roll_back_metalearner(self, version: int) -> JsonObject:

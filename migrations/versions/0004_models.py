@@ -26,6 +26,7 @@ CREATE TABLE models (
     fitted INTEGER NOT NULL,
     scores JSONB NOT NULL,
     reason TEXT,
+    again BOOLEAN NOT NULL,
     lease_until TIMESTAMP WITH TIME ZONE,
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
     finished_at TIMESTAMP WITH TIME ZONE,
@@ -41,6 +42,7 @@ COMMENT ON COLUMN models.digest IS 'SHA-256 of the fingerprints of its histories
 COMMENT ON COLUMN models.fitted IS 'histories whose part of the fit is done';
 COMMENT ON COLUMN models.scores IS 'mean regrets of its replay, by side';
 COMMENT ON COLUMN models.reason IS 'why it was refused';
+COMMENT ON COLUMN models.again IS 'whether histories that made another one lose are heard again';
 COMMENT ON COLUMN models.lease_until IS 'when whoever fits it counts as dead';
 CREATE UNIQUE INDEX uq_models_fitting ON models (project_id) WHERE state = 'FITTING';
 CREATE UNIQUE INDEX uq_models_champion ON models (project_id) WHERE state = 'CHAMPION';
@@ -49,12 +51,14 @@ CREATE TABLE fitted_histories (
     fingerprint TEXT NOT NULL,
     kernel JSONB NOT NULL,
     residuals JSONB,
+    refused_by INTEGER,
     CONSTRAINT pk_fitted_histories PRIMARY KEY (project_id, fingerprint),
     CONSTRAINT fk_fitted_histories_project_id_histories FOREIGN KEY (project_id, fingerprint)
         REFERENCES histories (project_id, fingerprint) ON DELETE CASCADE
 );
 COMMENT ON TABLE fitted_histories IS 'what was worked out of one history, once';
 COMMENT ON COLUMN fitted_histories.residuals IS 'where its outcomes fell in the others'' forecasts, null: not held out';
+COMMENT ON COLUMN fitted_histories.refused_by IS 'the version that it made lose: it is not heard';
 """
 
 _DOWN = """\

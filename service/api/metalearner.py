@@ -23,7 +23,8 @@ async def get_metalearner(call: ThisCall) -> Response:
 
 @router.post("/metalearner/fit", status_code=202, response_model=MetaLearner)
 async def fit_metalearner(call: ThisCall) -> Response:
-    """Makes histories of every experiment that has finished, and begins a fit where any is new since the last.
+    """Makes histories of every experiment that has finished, and begins a fit where any is new since the last or was
+    refused.
 
     The new model takes the place of the one in use if its replay on held-out histories is no worse. It may be asked for
     at will.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import RowMapping, func, or_, select, update
+from sqlalchemy import RowMapping, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from foretune.json_types import JsonObject, JsonValue
@@ -70,7 +70,6 @@ def list_ended(
     before: datetime | None,
     experiment_ids: Sequence[str] | None = None,
     fingerprints: Sequence[str] | None = None,
-    written_by: datetime | None = None,
     limit: int,
 ) -> list[StoredHistory]:
     """The newest first, of all, of these experiments or with these fingerprints; `before`: what had ended by then."""
@@ -79,23 +78,15 @@ def list_ended(
         query = query.where(histories.c.ended_at < before)
     if experiment_ids is not None:
         query = query.where(histories.c.experiment_id.in_(experiment_ids))
-    if written_by is not None:
-        query = query.where(histories.c.created_at <= written_by)
     if fingerprints is not None:
         query = query.where(histories.c.fingerprint.in_(fingerprints))
     query = query.order_by(histories.c.ended_at.desc(), histories.c.fingerprint).limit(limit)
     return [_from_row(row) for row in tx.connection.execute(query).mappings()]
 
 
-def fingerprints(
-    tx: Transaction, project_id: str, limit: int, but: tuple[datetime | None, datetime] | None = None
-) -> list[str]:
-    """The newest first; `but`: without those written after the one time and up to the other."""
+def fingerprints(tx: Transaction, project_id: str, limit: int) -> list[str]:
+    """The newest first."""
     query = select(histories.c.fingerprint).where(histories.c.project_id == project_id)
-    if but is not None:
-        after, until = but
-        outside = histories.c.created_at > until
-        query = query.where(outside if after is None else or_(outside, histories.c.created_at <= after))
     query = query.order_by(histories.c.ended_at.desc(), histories.c.fingerprint).limit(limit)
     return list(tx.connection.execute(query).scalars())
 

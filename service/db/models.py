@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import RowMapping, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, and_, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from foretune.json_types import JsonValue
@@ -39,6 +39,7 @@ class StoredModel:
     fitted: int
     scores: dict[str, float]
     reason: str | None
+    again: bool
     lease_until: datetime | None
     created_at: datetime
     finished_at: datetime | None
@@ -69,6 +70,22 @@ def listed(tx: Transaction, project_id: str, limit: int | None = None) -> list[S
     """The newest first."""
     query = select(*_READ).where(models.c.project_id == project_id).order_by(models.c.version.desc()).limit(limit)
     return [_from_row(row) for row in tx.connection.execute(query).mappings()]
+
+
+def champion(tx: Transaction, project_id: str) -> StoredModel | None:
+    """The one in use."""
+    query = select(*_READ).where(models.c.project_id == project_id, models.c.state == ModelState.CHAMPION.value)
+    row = tx.connection.execute(query).mappings().first()
+    return _from_row(row) if row else None
+
+
+def digest(tx: Transaction, project_id: str) -> str:
+    """Another string whenever another model is in use, or other histories are heard."""
+    own = models.c.project_id == project_id
+    newest = select(func.max(models.c.version)).where(own).scalar_subquery()
+    used = select(models.c.version).where(own, models.c.state == ModelState.CHAMPION.value).scalar_subquery()
+    marked = select(func.count()).where(_marked(project_id)).scalar_subquery()
+    return str(tuple(tx.connection.execute(select(newest, used, marked)).one()))
 
 
 def insert(tx: Transaction, row: Mapping[str, object]) -> None:
@@ -168,6 +185,41 @@ def due(tx: Transaction, limit: int = 100) -> list[str]:
         .limit(limit)
     )
     return list(tx.connection.execute(query).scalars())
+
+
+def heard(tx: Transaction, project_id: str, limit: int) -> list[str]:
+    """The fingerprints of the histories that made no model lose, the newest first."""
+    refused = select(fitted_histories.c.fingerprint).where(_marked(project_id))
+    query = select(histories.c.fingerprint).where(
+        histories.c.project_id == project_id, histories.c.fingerprint.not_in(refused)
+    )
+    query = query.order_by(histories.c.ended_at.desc(), histories.c.fingerprint).limit(limit)
+    return list(tx.connection.execute(query).scalars())
+
+
+def any_refused(tx: Transaction, project_id: str) -> bool:
+    """Whether some history is not heard."""
+    query = select(fitted_histories.c.fingerprint).where(_marked(project_id))
+    return tx.connection.execute(query.limit(1)).first() is not None
+
+
+def mark(tx: Transaction, project_id: str, fingerprints: Sequence[str], version: int | None) -> None:
+    """These histories made a version lose and are not heard; with None they are again."""
+    tx.connection.execute(
+        update(fitted_histories)
+        .where(fitted_histories.c.project_id == project_id, fitted_histories.c.fingerprint.in_(fingerprints))
+        .values(refused_by=version)
+    )
+
+
+def written_after(tx: Transaction, project_id: str, time: datetime) -> list[str]:
+    """The fingerprints of histories that were written since."""
+    query = select(histories.c.fingerprint).where(histories.c.project_id == project_id, histories.c.created_at > time)
+    return list(tx.connection.execute(query).scalars())
+
+
+def _marked(project_id: str) -> ColumnElement[bool]:
+    return and_(fitted_histories.c.project_id == project_id, fitted_histories.c.refused_by.is_not(None))
 
 
 def parts(tx: Transaction, project_id: str) -> dict[str, FittedPart]:

@@ -291,6 +291,7 @@ models = Table(
     Column("fitted", Integer, nullable=False, comment="histories whose part of the fit is done"),
     Column("scores", JSONB, nullable=False, comment="mean regrets of its replay, by side"),
     Column("reason", Text, comment="why it was refused"),
+    Column("again", Boolean, nullable=False, comment="whether histories that made another one lose are heard again"),
     Column("lease_until", DateTime(timezone=True), comment="when whoever fits it counts as dead"),
     _now("created_at"),
     _time("finished_at"),
@@ -308,6 +309,7 @@ fitted_histories = Table(
     Column("fingerprint", Text, nullable=False),
     Column("kernel", JSONB, nullable=False),
     Column("residuals", JSONB, comment="where its outcomes fell in the others' forecasts, null: not held out"),
+    Column("refused_by", Integer, comment="the version that it made lose: it is not heard"),
     PrimaryKeyConstraint("project_id", "fingerprint"),
     ForeignKeyConstraint(
         ["project_id", "fingerprint"], ["histories.project_id", "histories.fingerprint"], ondelete="CASCADE"

@@ -4,23 +4,26 @@
     claim     a worker takes it, or one whose worker was lost; what is done is kept, history by history
     finish    the replay decides: CHAMPION, and the one before is RETIRED; or REFUSED, with the reason
 
-Histories that a refused model covered and the one in use does not are not heard by recommendations until a later model
-that covers them is promoted: they are what made it lose. Newer ones are heard at once.
+Histories that a refused model knew and the one in use did not are marked: they are what made it lose, and neither
+recommendations nor later models hear them. A fit that somebody asks for hears them again, and if it wins, so does
+everybody. Newer ones are heard at once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from foretune.errors import Conflict, LeaseLost, NotFound
 from service.bus.tasks import send
 from service.db import histories as history_rows
 from service.db import models as rows
+from service.db.histories import StoredHistory
 from service.db.models import FittedPart, ModelState, StoredModel
 from service.db.session import Transaction
+from service.usecases import histories
 from service.usecases.histories import MAX_HISTORIES
 
 LEASE = timedelta(seconds=30)
@@ -32,19 +35,22 @@ class NotPromotable(Conflict):
     code = "not_promotable"
 
 
-def request(tx: Transaction, project: str) -> bool:
-    """Begins a fit of all histories there are, for any worker to take. False where no history is new since the last."""
+def request(tx: Transaction, project: str, *, again: bool) -> bool:
+    """Begins a fit of the histories that are heard, for any worker to take; `again`: of those that were refused, too.
+
+    False where that would be the same histories as the last time.
+    """
     rows.lock(tx, project)
     known = rows.listed(tx, project)
     if any(one.state is ModelState.FITTING for one in known):
         tx.after_commit(lambda: send("meta.fit", project), once=project)
         return True
     newest = rows.newest_history(tx, project)
-    if newest is None or any(one.covers_until >= newest for one in known):
+    covered = any(one.covers_until >= newest for one in known) if newest is not None else True
+    if newest is None or (covered and not (again and rows.any_refused(tx, project))):
         return False
-    count, trials = history_rows.count(tx, project)
-    fingerprints = history_rows.fingerprints(tx, project, MAX_HISTORIES)
-    now = rows.now(tx)
+    fingerprints = _covered(tx, project, again=again)
+    _, trials = history_rows.count(tx, project)
     rows.insert(
         tx,
         {
@@ -52,13 +58,14 @@ def request(tx: Transaction, project: str) -> bool:
             "version": max((one.version for one in known), default=0) + 1,
             "state": ModelState.FITTING.value,
             "parent": next((one.version for one in known if one.state is ModelState.CHAMPION), None),
-            "histories": count,
+            "histories": len(fingerprints),
             "trials": trials,
             "covers_until": newest,
             "digest": hashlib.sha256("\n".join(sorted(fingerprints)).encode()).hexdigest(),
             "fitted": 0,
             "scores": {},
-            "lease_until": now,
+            "again": again,
+            "lease_until": rows.now(tx),
         },
     )
     tx.after_commit(lambda: send("meta.fit", project), once=project)
@@ -68,7 +75,7 @@ def request(tx: Transaction, project: str) -> bool:
 def request_due(tx: Transaction) -> None:
     """What beat does: begins the fits that are due, and rings for those whose worker was lost."""
     for project in rows.due(tx):
-        request(tx, project)
+        request(tx, project, again=False)
 
 
 def claim(tx: Transaction, project: str) -> StoredModel | None:
@@ -94,15 +101,27 @@ def hand_back(tx: Transaction, fit: StoredModel) -> None:
     tx.after_commit(lambda: send("meta.fit", fit.project_id), once=fit.project_id)
 
 
-def finish(tx: Transaction, fit: StoredModel, scores: Mapping[str, float], refused: str | None) -> None:
-    """Puts the model in use, or refuses it. Raises LeaseLost."""
+def finish(
+    tx: Transaction,
+    fit: StoredModel,
+    covered: Sequence[str],
+    beyond: Sequence[str],
+    scores: Mapping[str, float],
+    refused: str | None,
+) -> None:
+    """Puts the model in use, or refuses it. Raises LeaseLost.
+
+    `covered`: the fingerprints of its histories; `beyond`: of those that the model in use did not know.
+    """
     rows.lock(tx, fit.project_id)
     _extended(tx, fit, LEASE, fit.fitted)
     now = rows.now(tx)
     ended = {"scores": dict(scores), "lease_until": None, "finished_at": now}
     if refused is not None:
         rows.change(tx, fit.project_id, fit.version, state=ModelState.REFUSED.value, reason=refused, **ended)
+        rows.mark(tx, fit.project_id, beyond, fit.version)
         return
+    rows.mark(tx, fit.project_id, covered, None)
     for one in rows.listed(tx, fit.project_id):
         if one.state is ModelState.CHAMPION:
             rows.change(tx, fit.project_id, one.version, state=ModelState.RETIRED.value)
@@ -125,41 +144,38 @@ def roll_back(tx: Transaction, project: str, version: int) -> None:
         if one.state is ModelState.CHAMPION:
             reason = f"rolled back to version {version}"
             rows.change(tx, project, one.version, state=ModelState.REFUSED.value, reason=reason)
+            rows.mark(tx, project, rows.written_after(tx, project, wanted.covers_until), one.version)
     rows.change(tx, project, version, state=ModelState.CHAMPION.value, promoted_at=rows.now(tx))
 
 
 def in_use(tx: Transaction, project: str) -> StoredModel | None:
-    return next((one for one in rows.listed(tx, project) if one.state is ModelState.CHAMPION), None)
-
-
-def unheard(tx: Transaction, project: str) -> tuple[datetime | None, datetime] | None:
-    """The span of histories, after the one time and up to the other, that made later models lose; None without any."""
-    known = rows.listed(tx, project)
-    champion = next((one for one in known if one.state is ModelState.CHAMPION), None)
-    newer = [
-        one.covers_until
-        for one in known
-        if one.state is ModelState.REFUSED and (champion is None or one.version > champion.version)
-    ]
-    if not newer:
-        return None
-    return (champion.covers_until if champion else None), max(newer)
+    """The champion; None while no model was promoted."""
+    return rows.champion(tx, project)
 
 
 def heard(tx: Transaction, project: str) -> list[str]:
     """The fingerprints of the histories that recommendations hear, the newest first."""
-    return history_rows.fingerprints(tx, project, MAX_HISTORIES, but=unheard(tx, project))
+    return rows.heard(tx, project, MAX_HISTORIES)
+
+
+def covered(tx: Transaction, fit: StoredModel) -> list[StoredHistory]:
+    """The histories that a fit is made of, the newest first."""
+    found = histories.read_some(tx, fit.project_id, _covered(tx, fit.project_id, again=fit.again))
+    return [one for one in found if one.created_at <= fit.covers_until]
 
 
 def version(tx: Transaction, project: str) -> str:
     """Another string whenever another model is in use, or other histories are heard."""
-    found = in_use(tx, project)
-    return f" {found.version if found else 0} {unheard(tx, project)}"
+    return rows.digest(tx, project)
 
 
 def parts(tx: Transaction, project: str) -> dict[str, FittedPart]:
     """What was worked out of each history, by fingerprint."""
     return rows.parts(tx, project)
+
+
+def _covered(tx: Transaction, project: str, *, again: bool) -> list[str]:
+    return history_rows.fingerprints(tx, project, MAX_HISTORIES) if again else heard(tx, project)
 
 
 def _extended(tx: Transaction, fit: StoredModel, lease: timedelta, fitted: int) -> StoredModel:

@@ -157,11 +157,6 @@ def read_for(tx: Transaction, experiment: StoredExperiment) -> list[StoredHistor
     )
 
 
-def covered(tx: Transaction, project: str, written_by: datetime) -> list[StoredHistory]:
-    """What the project knew at a time, as far as it is read at once, the newest first."""
-    return history_rows.list_ended(tx, project, before=None, written_by=written_by, limit=MAX_HISTORIES)
-
-
 def read_some(tx: Transaction, project: str, fingerprints: Sequence[str]) -> list[StoredHistory]:
     """The project's histories with these fingerprints, as far as they are still there."""
     if not fingerprints:

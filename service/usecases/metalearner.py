@@ -41,7 +41,7 @@ def fit(database: Database, project: str) -> MetaLearner:
     """Makes histories of whatever has finished, has a model fitted on them, and says what there is now."""
     histories.catch_up(database, project)
     with database.transaction() as tx:
-        fitting.request(tx, project)
+        fitting.request(tx, project, again=True)
     with database.reading() as tx:
         return describe(tx, project)
 

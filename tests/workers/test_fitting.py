@@ -73,9 +73,9 @@ def remember(world: World, first: int, count: int, *, inverted: bool = False) ->
             assert histories.import_line(tx, world.project, orjson.dumps(line))
 
 
-def begin(world: World) -> bool:
+def begin(world: World, *, again: bool = False) -> bool:
     with world.database.transaction() as tx:
-        return fitting.request(tx, world.project)
+        return fitting.request(tx, world.project, again=again)
 
 
 def described(world: World) -> MetaLearner:
@@ -83,8 +83,8 @@ def described(world: World) -> MetaLearner:
         return metalearner.describe(tx, world.project)
 
 
-def refit(world: World, process: WorkerProcess) -> MetaLearner:
-    begin(world)
+def refit(world: World, process: WorkerProcess, *, again: bool = False) -> MetaLearner:
+    begin(world, again=again)
     fit_project(process, world.project)
     return described(world)
 
@@ -174,9 +174,9 @@ def test_whoever_lost_the_lease_writes_nothing(world: World) -> None:
         theirs = fitting.claim(tx, world.project)
     assert theirs is not None
     with pytest.raises(LeaseLost), world.database.transaction() as tx:
-        fitting.finish(tx, mine, {}, None)
+        fitting.finish(tx, mine, [], [], {}, None)
     with world.database.transaction() as tx:
-        fitting.finish(tx, theirs, {}, None)
+        fitting.finish(tx, theirs, [], [], {}, None)
     assert described(world).version == 1
 
 
@@ -229,6 +229,26 @@ class TestWrongOnes:
         remember(world, 18, 1)
         with world.database.reading() as tx:
             assert len(fitting.heard(tx, world.project)) == 7
+
+    def test_later_models_are_not_spoiled_by_it(self, world: World, process: WorkerProcess) -> None:
+        refit(world, process)
+        remember(world, 18, 2)
+        found = refit(world, process)
+        assert (found.version, [one.state for one in found.versions]) == (3, ["CHAMPION", "REFUSED", "RETIRED"])
+        assert found.versions[0].experiments == 8
+        with world.database.reading() as tx:
+            assert len(fitting.heard(tx, world.project)) == 8
+
+    def test_whoever_asks_for_a_fit_gives_it_another_chance(self, world: World, process: WorkerProcess) -> None:
+        refit(world, process)
+        assert not begin(world), "no history is new"
+        found = refit(world, process, again=True)
+        assert [(one.state, one.experiments) for one in found.versions] == [
+            ("REFUSED", 18),
+            ("REFUSED", 18),
+            ("CHAMPION", 6),
+        ]
+        assert recommended(world) == self.good
 
 
 class TestRollBack:

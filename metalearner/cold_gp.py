@@ -17,6 +17,7 @@ from metalearner import gp
 from metalearner.acquisition import log_expected_improvement
 from metalearner.arrays import Array, Index
 from metalearner.encoding import Encoding
+from metalearner.expert import Belief
 from metalearner.memory import History, Memory
 from metalearner.outcomes import Scale, prediction, warp
 from metalearner.search import SearchPlan, search
@@ -91,11 +92,11 @@ def _fitted(history: History, count: int, settings: GPSettings) -> gp.Kernel:
 
 
 def chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Array]:
-    """Which of the first `count` observations to condition on, in their order, and their scores.
+    """Which of the first `count` observations to condition on, in their order, and the scores expected of them.
 
     Beyond `limit`: the best third, the last third, and others evenly spread over the time before.
     """
-    losses = history.losses[:count]
+    losses = history.expected(count)
     if count <= limit:
         scale, scores = warp(losses)
         return np.arange(count), scale, scores
@@ -127,14 +128,19 @@ def suggest(
     goal: Goal,
     settings: GPSettings,
     generator: np.random.Generator,
+    belief: Belief | None = None,
 ) -> Suggestion:
-    """The row with the highest expected improvement, given that `pending` rows turn out as expected."""
+    """The row with the highest expected improvement, given that `pending` rows turn out as expected.
+
+    `belief`: what an expert's default adds to it.
+    """
     model = surrogate(history, memory, settings)
     posterior = _with_fantasies(model, pending)
 
     def acquisition(rows: Array) -> Array:
         mean, variance = posterior.predict(model.encoding.features(rows))
-        return log_expected_improvement(mean, variance, model.best)
+        improvement = log_expected_improvement(mean, variance, model.best)
+        return improvement if belief is None else improvement + belief.bonus(rows, len(history))
 
     rows, _ = search(acquisition, model.encoding, model.incumbents, generator, settings.plan)
     for row in rows:

@@ -19,11 +19,15 @@ from foretune.metrics import Goal
 class _Trial:
     """How far one curve is known without a gap."""
 
-    epochs: int = 0
-    best: float = -math.inf
+    bests: list[float] = field(default_factory=list)
+    """The best merit up to each epoch."""
     total: float = 0.0
     beyond: dict[int, float] = field(default_factory=dict)
     """Merits of epochs after a gap."""
+
+    @property
+    def epochs(self) -> int:
+        return len(self.bests)
 
 
 class Curves:
@@ -50,12 +54,15 @@ class Curves:
             return
         known.beyond[epoch] = self._goal.sign * value if math.isfinite(value) else -math.inf
         while known.epochs + 1 in known.beyond:
-            known.epochs += 1
-            merit = known.beyond.pop(known.epochs)
-            known.best = max(known.best, merit)
+            merit = known.beyond.pop(known.epochs + 1)
+            known.bests.append(max(known.bests[-1], merit) if known.bests else merit)
             known.total += merit
-            insort(self._bests[known.epochs], known.best)
+            insort(self._bests[known.epochs], known.bests[-1])
             insort(self._means[known.epochs], known.total / known.epochs)
+
+    def curve(self, trial: str) -> tuple[float, ...]:
+        """The trial's best value up to each epoch, as far as it is known without a gap."""
+        return tuple(self._goal.sign * merit for merit in self._trials[trial].bests) if trial in self._trials else ()
 
     def bests(self, epoch: int) -> Sequence[float]:
         """The best merit up to `epoch` of each trial that came as far, the worst trial first."""

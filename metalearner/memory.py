@@ -14,11 +14,14 @@ import numpy as np
 from foretune.metrics import Goal
 from metalearner.arrays import Array
 from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.outlook import outlook
 from metalearner.values import Observation, Problem
 
 _T = TypeVar("_T")
 _LARGEST_LOSS = 1e100
 """Beyond it squares overflow, and nobody tells such losses apart."""
+_CURVES = 256
+"""So many of the last finished trials tell what stopped ones would have come to."""
 
 
 class History:
@@ -35,6 +38,10 @@ class History:
         self._comparable = np.empty((0, self.encoding.width))
         self._features = np.empty((0, len(self.encoding.groups)))
         self._losses = np.empty(0)
+        self._curves: list[tuple[int, Array]] = []
+        """Of finished trials whose epochs are known: the place, and the least loss up to each epoch."""
+        self._stopped: list[int] = []
+        self._expected: tuple[int, Array] = (0, np.empty(0))
 
     def __len__(self) -> int:
         return len(self._observations)
@@ -50,6 +57,26 @@ class History:
     @property
     def losses(self) -> Array:
         return self._losses[: len(self)]
+
+    def expected(self, count: int) -> Array:
+        """The first `count` losses, of stopped trials those that they would have come to as these results tell."""
+        if self._expected[0] != count:
+            self._expected = (count, self._looked_out(count))
+        return self._expected[1]
+
+    def _looked_out(self, count: int) -> Array:
+        losses = self._losses[:count]
+        stopped = np.array([place for place in self._stopped if place < count], dtype=np.intp)
+        curves = [curve for place, curve in self._curves if place < count][-_CURVES:]
+        if not len(stopped) or not curves:
+            return losses
+        finished = np.full((len(curves), max(map(len, curves))), np.nan)
+        for line, curve in zip(finished, curves, strict=True):
+            line[: len(curve)] = curve
+        epochs = np.array([self._observations[place].epochs for place in stopped], dtype=np.intp)
+        expected = losses.copy()
+        expected[stopped] = outlook(finished, epochs, losses[stopped])
+        return expected
 
     def has(self, row: Array, pending: Sequence[Array] = ()) -> bool:
         """Whether `row` (D,) is the configuration of a result, or one of the `pending` rows."""
@@ -77,6 +104,12 @@ class History:
         self._comparable[known:total] = comparable(rows)
         self._features[known:total] = self.encoding.features(rows)
         self._losses[known:total] = [_loss(observation, self._goal) for observation in added]
+        for place, observation in enumerate(added, start=known):
+            if observation.finished and observation.curve:
+                losses = np.array([_loss_of(value, self._goal) for value in observation.curve])
+                self._curves.append((place, np.minimum.accumulate(losses)))
+            elif not observation.finished and not observation.infeasible:
+                self._stopped.append(place)
         self._observations.extend(added)
 
     def _grow(self, capacity: int) -> None:
@@ -89,8 +122,11 @@ class History:
 
 
 def _loss(observation: Observation, goal: Goal) -> float:
-    value = observation.value
-    if observation.infeasible or value is None or not math.isfinite(value):
+    return math.inf if observation.infeasible else _loss_of(observation.value, goal)
+
+
+def _loss_of(value: float | None, goal: Goal) -> float:
+    if value is None or not math.isfinite(value):
         return math.inf
     return min(max(-goal.sign * value, -_LARGEST_LOSS), _LARGEST_LOSS)
 

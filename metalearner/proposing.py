@@ -16,6 +16,7 @@ from foretune.spaces import Configuration
 from metalearner import cold_gp, quasirandom, tpe, transfer
 from metalearner.arrays import Array
 from metalearner.encoding import Encoding, among, comparable, is_among
+from metalearner.expert import Belief
 from metalearner.gate import broken, gate
 from metalearner.memory import History, Memory
 from metalearner.portfolio import MAX_ITEMS
@@ -196,11 +197,14 @@ def _choose(
     if chosen is ProposerName.RANDOM:
         return _Choice(encoding.rows(generator.random((1, encoding.width)))[0], Origin.RANDOM)
     cold = trust is None or number % _COLD_EVERY == _COLD_EVERY - 1
+    belief = _belief(problem, encoding)
     first = _opening_choice(problem, history, pending, number, trust)
     if first is not None:
         return first
     if chosen is ProposerName.QUASIRANDOM or number < _start_end(problem, trust) or len(history) < 2:
         point = quasirandom.point(encoding.width, problem.seed, number)
+        if belief is not None and chosen is not ProposerName.QUASIRANDOM:
+            point = belief.spread(point)
         row = encoding.rows(point[None, :])[0]
         return _Choice(None if history.has(row, pending) else row, Origin.QUASIRANDOM)
     if chosen is ProposerName.TPE:
@@ -209,8 +213,12 @@ def _choose(
     if trust and problem.knowledge is not None and not cold:
         learned = transfer.suggest(problem.knowledge, history, memory, pending, problem.goal, settings, generator)
         return _Choice(learned.row, Origin.TRANSFER, learned.predicted, evidence=learned.evidence)
-    suggestion = cold_gp.suggest(history, memory, pending, problem.goal, settings, generator)
+    suggestion = cold_gp.suggest(history, memory, pending, problem.goal, settings, generator, belief)
     return _Choice(suggestion.row, Origin.GP, suggestion.predicted)
+
+
+def _belief(problem: Problem, encoding: Encoding) -> Belief | None:
+    return None if problem.defaults is None else Belief(encoding, encoding.encode(problem.defaults))
 
 
 def _opening_choice(

@@ -94,7 +94,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class Observation:
-    """One result. `curve` holds a value an epoch; `value` is the result, or the best so far of a stopped trial.
+    """One result. `value` is the result, or the best so far of a stopped trial; `curve`, of a finished trial, the best
+    value up to each epoch, which tells what stopped ones would have come to.
 
     A diverged trial has `infeasible` and counts as worst; `finished` is false for a trial that was stopped early.
     """

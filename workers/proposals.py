@@ -48,8 +48,14 @@ class _Known:
     trials: dict[str, SeenTrial] = field(default_factory=dict)
     unfinished: dict[str, Configuration] = field(default_factory=dict)
     """Of the trials, those that run or wait, by id."""
+    results: list[SeenTrial] = field(default_factory=list)
+    """Of the trials, those that say something of their configuration, in the order of their arrival."""
     observations: list[Observation] = field(default_factory=list)
-    """Results in the order of their arrival."""
+    """The results as the meta-learner sees them."""
+    stopped: bool = False
+    """Whether some trial was stopped early."""
+    curved: bool = False
+    """Whether observations have curves: from then on."""
     memory: Memory = field(default_factory=Memory)
     outstanding: dict[int, tuple[float, Configuration]] = field(default_factory=dict)
     """Proposals by index that are not trials yet, with the time at which they are given up."""
@@ -125,8 +131,22 @@ class Proposals:
     def _read(self, experiment_id: str, *, curves: bool) -> _Known:
         with self._lock:
             known = self._known.pop(experiment_id, None)
+        known = self._continued(known, experiment_id, curves=curves)
+        if known.stopped and not known.curved:
+            known.curved = True
+            known = self._continued(known, experiment_id, curves=True)
+            known.observations = [_observation(trial, known) for trial in known.results]
+        with self._lock:
+            self._known[experiment_id] = known
+            while len(self._known) > _KEPT_EXPERIMENTS:
+                self._known.popitem(last=False)
+        return known
+
+    def _continued(self, known: _Known | None, experiment_id: str, *, curves: bool) -> _Known:
+        """What is known by now. Raises NotFound."""
         trials_seq = known.trials_seq if known else 0
-        points_seq = (known.points_seq if known else 0) if curves else None
+        wanted = curves or (known is not None and known.curved)
+        points_seq = (known.points_seq if known else 0) if wanted else None
         with self._database.reading() as tx:
             changes = usecase.changes_since(tx, experiment_id, trials_seq, points_seq)
             defaults: JsonObject = {}
@@ -137,18 +157,11 @@ class Proposals:
             problem = problem_of(changes.experiment, defaults or _defaults(known))
             priors = known.priors if known else priors_of(self._database, changes.experiment)
             problem = with_knowledge(problem, changes.experiment.network, priors)
-            fresh = _Known(changes.experiment, problem, priors, known.curves if known else Curves(problem.goal))
-            if known is not None:
-                fresh.trials, fresh.unfinished = known.trials, known.unfinished
-                fresh.observations = known.observations
-                fresh.trials_seq, fresh.points_seq = known.trials_seq, known.points_seq
-            known = fresh
+            if known is None:
+                known = _Known(changes.experiment, problem, priors, Curves(problem.goal))
+            known.problem, known.memory, known.outstanding = problem, Memory(), {}
         known.experiment = changes.experiment
         _take_in(known, changes)
-        with self._lock:
-            self._known[experiment_id] = known
-            while len(self._known) > _KEPT_EXPERIMENTS:
-                self._known.popitem(last=False)
         return known
 
 
@@ -184,6 +197,9 @@ def _within(space: Space, defaults: JsonObject) -> Configuration | None:
 
 
 def _take_in(known: _Known, changes: usecase.Changes) -> None:
+    for point in changes.points:
+        known.curves.add(point.trial_id, point.epoch, point.value)
+    known.points_seq = max(known.points_seq, changes.points_seq)
     results = []
     for trial in changes.trials:
         before = known.trials.get(trial.id)
@@ -193,20 +209,21 @@ def _take_in(known: _Known, changes: usecase.Changes) -> None:
         else:
             known.unfinished[trial.id] = trial.configuration
         if usecase.is_result(trial) and trial.result_seq is not None and (before is None or not before.state.finished):
-            results.append((trial.result_seq, _observation(trial)))
-    known.observations += [observation for _, observation in sorted(results, key=lambda result: result[0])]
-    for point in changes.points:
-        known.curves.add(point.trial_id, point.epoch, point.value)
+            results.append((trial.result_seq, trial))
+    arrived = [trial for _, trial in sorted(results, key=lambda result: result[0])]
+    known.results += arrived
+    known.stopped = known.stopped or any(trial.state is TrialState.STOPPED for trial in arrived)
+    known.observations += [_observation(trial, known) for trial in arrived]
     known.trials_seq = changes.trials_seq
-    known.points_seq = max(known.points_seq, changes.points_seq)
 
 
-def _observation(trial: SeenTrial) -> Observation:
-    infeasible = trial.state is TrialState.INFEASIBLE
+def _observation(trial: SeenTrial, known: _Known) -> Observation:
+    infeasible, finished = trial.state is TrialState.INFEASIBLE, trial.state is TrialState.COMPLETED
     return Observation(
         configuration=trial.configuration,
         value=None if infeasible else trial.best_value,
-        finished=trial.state is TrialState.COMPLETED,
+        curve=known.curves.curve(trial.id) if finished and known.curved else (),
+        finished=finished,
         infeasible=infeasible,
         epochs=trial.epochs,
     )

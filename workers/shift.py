@@ -7,6 +7,7 @@ run out; one that is asked to stop keeps checkpoints and frees its trials at the
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ from workers.training import TrainingTask, TrainingTasks, device_name
 _REPORT_EVERY_S = 0.05
 """Epochs that end within this time share a transaction."""
 _RETRY_S = 0.5
+_LEAVE_S = 1.0
+"""How long other workers have to take their share of an experiment before this one takes it as well."""
+_ALONE_S = 10.0
+"""How long it then goes on without leaving anything: by then another may be there."""
 _GIVE_UP_S = 120.0
 """How long a shift waits for a database that is away; its trials are freed by their leases anyway."""
 
@@ -64,6 +69,11 @@ class Shift:
         self._unsettled: set[str] = set()
         """Checkpoints that were written and not yet reported."""
         self._over = False
+        self._left_at: float | None = None
+        """Since when slots are left to others."""
+        self._alone_until = 0.0
+        self._fill_at = math.inf
+        """When to look again for work, whether or not a slot becomes free."""
         if not hasattr(_warm, "tasks"):
             _warm.tasks, _warm.proposals = TrainingTasks(process), Proposals(process.database)
         self._tasks: TrainingTasks = _warm.tasks
@@ -109,7 +119,7 @@ class Shift:
                 reported_at = time.monotonic()
             if self._process.draining() or (now >= deadline and self._others_wait()):
                 break
-            if freed:
+            if freed or now >= self._fill_at:
                 self._fill(engine, task)
         self._report(engine)
         self._hand_back(engine)
@@ -131,10 +141,10 @@ class Shift:
             _log.warning("queue_unknown", error=str(error))
             return False
 
-    def _claim(self, slots: int) -> shifts.Claim | None:
+    def _claim(self, slots: int, *, leave: bool = False) -> shifts.Claim | None:
         try:
             with self._process.database.transaction() as tx:
-                return shifts.claim(tx, self._process.bus, self._experiment_id, self._process.id, slots)
+                return shifts.claim(tx, self._process.bus, self._experiment_id, self._process.id, slots, leave=leave)
         except NotFound:
             return None
         except Unavailable as error:
@@ -143,14 +153,23 @@ class Shift:
             return None
 
     def _fill(self, engine: Engine, task: TrainingTask) -> None:
-        """Fills the free slots: trials that wait first, then new proposals."""
+        """Fills the free slots: trials that wait first, then new proposals; a share of them while others could help."""
+        self._fill_at = math.inf
         while engine.free and not self._over:
-            claim = self._claim(engine.free)
+            now = time.monotonic()
+            claim = self._claim(engine.free, leave=now >= self._alone_until)
             if claim is None:
                 return
             admitted = self._admit(engine, task, claim)
-            if not claim.trials and not admitted:
+            if claim.left_over and self._left_at is not None and now - self._left_at >= _LEAVE_S:
+                self._left_at, self._alone_until = None, now + _ALONE_S
+            elif claim.left_over or not admitted:
+                # Others were told of the rest; or one of them was faster, and proposals must know of theirs.
+                self._left_at = self._left_at or now if claim.left_over else None
+                self._fill_at = now + (_RETRY_S if claim.left_over else _REPORT_EVERY_S)
                 return
+            else:
+                self._left_at = None
 
     def _admit(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> int:
         """Puts claimed trials and new proposals into slots; how many there were."""

@@ -111,8 +111,12 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def default_train_workers(gpus: tuple[str, ...]) -> int:
-    """One a GPU; without GPUs half of the cores, at most four: the desk, the API and Postgres need some too."""
-    return len(gpus) or max(1, min(4, (os.cpu_count() or 1) // 2))
+    """One a GPU; without GPUs three of four cores, at most eight, and both of two.
+
+    The desk, the API and Postgres need little, and go first: on a CPU train workers are nice to them.
+    """
+    cores = os.cpu_count() or 1
+    return len(gpus) or max(1, min(8, cores - cores // 4))
 
 
 def _worker(

@@ -36,15 +36,15 @@ _READY_POLL_S = 0.02
 
 
 def _first_children(plan: StackPlan) -> list[ChildSpec]:
-    """What must run before the stack is ready. The train workers lead: torch takes longest to import."""
+    """What must run before the stack is ready. The train worker leads: torch takes longest to import."""
     gpus = children.visible_gpus()
-    train = [children.train_worker(plan, number, gpus) for number in range(1, plan.train_workers + 1)]
-    return [children.api(plan), train[0], children.desk_worker(plan), *train[1:]]
+    return [children.api(plan), children.train_worker(plan, 1, gpus), children.desk_worker(plan)]
 
 
 def _later_children(plan: StackPlan) -> list[ChildSpec]:
     """What would only slow the start."""
-    return [children.beat(plan)]
+    gpus = children.visible_gpus()
+    return [children.beat(plan), *(children.train_worker(plan, n, gpus) for n in range(2, plan.train_workers + 1))]
 
 
 def _prepare_database(plan: StackPlan) -> None:

@@ -18,6 +18,7 @@ from service.bus import Bus
 from service.db import datasets as dataset_rows
 from service.db import experiments as experiment_rows
 from service.db import trials as trial_rows
+from service.db import workers as worker_rows
 from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger
 from service.db.session import Transaction
@@ -27,6 +28,9 @@ from service.usecases import experiments, outcomes
 from service.usecases.outcomes import Measured
 from service.usecases.trials import Proposed, start_trial
 
+_SEEN_WITHIN = timedelta(seconds=6)
+"""Workers sign every two seconds; one that did not for so long is not waited for."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -35,6 +39,8 @@ class Claim:
     experiment: StoredExperiment
     trials: list[StoredTrial]
     open_slots: int
+    left_over: bool = False
+    """There was more than this worker's share; the others were told."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +81,12 @@ def open_work(tx: Transaction) -> dict[str, str]:
     return dict(experiment_rows.with_open_work(tx))
 
 
-def claim(tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int) -> Claim | None:
+def claim(
+    tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int, *, leave: bool = False
+) -> Claim | None:
     """Takes up to `slots` trials that wait, within the experiment's parallelism. None when there is nothing to do.
 
+    `leave`: no more than an equal share of what may run at a time, where other workers are on the experiment or idle.
     Raises NotFound when the experiment was deleted.
     """
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
@@ -85,15 +94,29 @@ def claim(tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int
             return None
         if outcomes.finish_experiment_if_due(ledger):
             return None
-        free = min(slots, ledger.experiment.parallelism - ledger.experiment.trials_running)
+        now = ledger.experiment
+        left = now.max_trials - now.trials_created
+        free = min(now.parallelism - now.trials_running, now.trials_queued + left)
         if free <= 0:
             return None
-        waiting = ledger.trials_in(TrialState.QUEUED, limit=free) if ledger.experiment.trials_queued else []
+        allowed = _share(ledger, worker) if leave else free
+        mine = min(slots, free, allowed)
+        left_over = allowed < min(slots, free)
+        waiting = ledger.trials_in(TrialState.QUEUED, limit=mine) if now.trials_queued and mine > 0 else []
         taken = [_take(ledger, trial, worker) for trial in waiting]
-        left = ledger.experiment.max_trials - ledger.experiment.trials_created
         if taken:
             outcomes.start_if_queued(ledger)
-        return Claim(ledger.experiment, taken, min(free - len(taken), left))
+        if left_over:
+            experiments.ring(ledger)
+        return Claim(ledger.experiment, taken, max(0, min(mine - len(taken), left)), left_over)
+
+
+def _share(ledger: Ledger, worker: str) -> int:
+    """How many more trials this worker may take, were all that may run at a time spread evenly over those who could."""
+    now = ledger.experiment
+    company = worker_rows.company(ledger.tx, now.id, worker, _SEEN_WITHIN)
+    at_a_time = min(now.parallelism, now.trials_running + now.trials_queued + now.max_trials - now.trials_created)
+    return -(-at_a_time // (1 + company.beside + company.idle)) - company.held
 
 
 def start(

@@ -29,6 +29,8 @@ def test_the_order_of_arrival_changes_nothing(seed: int, trials: int, epochs: in
     for epoch in range(1, epochs + 1):
         assert list(told.bests(epoch)) == sorted(merits[:, :epoch].max(1))
         assert list(told.means(epoch)) == pytest.approx(sorted(merits[:, :epoch].mean(1)))
+    for trial in range(trials):
+        assert told.curve(str(trial)) == tuple(goal.sign * np.maximum.accumulate(merits[trial]))
 
 
 def test_a_curve_counts_up_to_its_first_gap() -> None:
@@ -41,3 +43,4 @@ def test_a_curve_counts_up_to_its_first_gap() -> None:
     told.add("a", 2, 2.0)
 
     assert list(told.bests(3)) == [-1.0]
+    assert told.curve("nobody") == ()

@@ -13,7 +13,7 @@ from foretune.wire.experiments import ExperimentPatch
 from metalearner import Effort
 from service.usecases import experiments, shifts
 from service.usecases.outcomes import Measured
-from service.usecases.shifts import TrialReport
+from service.usecases.shifts import TrialReport, Verdict
 from service.usecases.trials import Proposed
 from workers.proposals import Proposals
 
@@ -52,6 +52,31 @@ def test_another_worker_proposes_the_same(bench: Bench, proposer: str) -> None:
     theirs = Proposals(bench.database).propose(experiment_id, 2, FAST)
     assert configurations(mine) == configurations(theirs)
     assert [one.replay["index"] for one in mine] == [6, 7]
+
+
+def test_stopped_trials_are_read_by_what_finished_ones_came_to(bench: Bench) -> None:
+    """Given the first trial is stopped after others finished, whoever saw it come and whoever reads now agree."""
+    experiment_id = bench.submit(
+        proposer="gp", stopping="auto", budget={"max_trials": 20, "max_epochs": 2}, parallelism=10
+    )
+    old = Proposals(bench.database)
+    for value in (0.25, 0.5, 0.75):
+        (one,) = start(bench, experiment_id, old.propose(experiment_id, 1, FAST))
+        for epoch, measured in ((1, value), (2, value + 0.125)):
+            report = TrialReport(one.id, one.attempts, (Measured(epoch, measured, 1.0, {}),), finished=epoch == 2)
+            with bench.database.transaction() as tx:
+                shifts.report(tx, bench.bus, experiment_id, [report], {})
+    (one,) = start(bench, experiment_id, old.propose(experiment_id, 1, FAST))
+    with bench.database.transaction() as tx:
+        report = TrialReport(one.id, one.attempts, (Measured(1, 0.375, 1.0, {}),))
+        answer = shifts.report(tx, bench.bus, experiment_id, [report], {1: 0.5})
+        assert answer.verdicts[one.id] is Verdict.STOP
+    mine = old.propose(experiment_id, 3, FAST)
+    theirs = Proposals(bench.database).propose(experiment_id, 3, FAST)
+    assert configurations(mine) == configurations(theirs)
+    _, seen, _ = old.observed(experiment_id)
+    assert [observation.curve for observation in seen] == [(0.25, 0.375), (0.5, 0.625), (0.75, 0.875), ()]
+    assert [observation.finished for observation in seen] == [True, True, True, False]
 
 
 def test_no_two_pending_proposals_are_the_same(bench: Bench) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -391,27 +390,6 @@ class TestFaults:
 
 
 class TestSideBySide:
-    def test_two_shifts_never_exceed_the_parallelism(self, bench: Bench, undisturbed: list[object]) -> None:
-        """Given two workers on one experiment of parallelism 2, at most two trials ever run, and none twice."""
-        experiment_id = bench.submit(parallelism=2, budget={"max_trials": 6, "max_epochs": 4})
-        first = threading.Thread(target=bench.work, args=(experiment_id, bench.worker("wrk_first")))
-        second = threading.Thread(target=bench.work, args=(experiment_id, bench.worker("wrk_second")))
-        for thread in (first, second):
-            thread.start()
-        for thread in (first, second):
-            thread.join()
-        bench.work(experiment_id)
-        assert bench.experiment(experiment_id).state is E.COMPLETED
-        assert bench.curves(experiment_id)[:3] == undisturbed
-        running, most = 0, 0
-        for event in bench.events(experiment_id):
-            if event.type is EventType.TRIAL_CREATED or event.data.get("state") == "RUNNING":
-                running += event.type is not EventType.EXPERIMENT_STATE
-            elif event.type is EventType.TRIAL_STATE:
-                running -= 1
-            most = max(most, running)
-        assert most == 2
-
     def test_two_experiments_take_turns(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         """Given another message waits when the time is up, the shift hands back and rings again."""
         monkeypatch.setenv("FORETUNE_SHIFT_S", "0.000001")

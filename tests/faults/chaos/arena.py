@@ -121,7 +121,13 @@ def arena(folder: Path, *, small_disk: bool) -> Iterator[Arena]:
             disk.mkdir(mode=0o700, parents=True)
             data.chmod(0o700)
             mount_small_disk(disk)
-        options = StackOptions(data_dir=data, port=0, train_workers=2, first_children=first_children)
+        options = StackOptions(
+            data_dir=data,
+            port=0,
+            train_workers=2,
+            first_children=first_children,
+            later_children=lambda plan: [children.beat(plan)],
+        )
         stack = held.enter_context(start(options))
         for link in links.values():
             held.callback(link.close)

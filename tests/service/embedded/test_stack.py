@@ -247,7 +247,7 @@ class TestPlan:
         assert default_train_workers(visible_gpus()) == 2
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
         assert visible_gpus() == ()
-        assert 1 <= default_train_workers(()) <= 4
+        assert 1 <= default_train_workers(()) <= 8
 
 
 class TestPorts:

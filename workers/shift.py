@@ -25,7 +25,7 @@ from service.usecases import outcomes, shifts
 from service.usecases.checkpoints import folder_of
 from service.usecases.proposals import StoredExperiment, StoredTrial
 from service.usecases.shifts import TrialReport, Verdict
-from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, TrialSpec, trial_spec
+from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, InvalidCheckpoint, TrialSpec, trial_spec
 from workers.heartbeat import Heartbeat
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
@@ -195,7 +195,7 @@ class Shift:
     def _admit_one(self, engine: Engine, task: TrainingTask, experiment: StoredExperiment, trial: StoredTrial) -> None:
         refused: TrialReport | None = None
         try:
-            engine.admit(_spec(task, experiment, trial), self._checkpoint(trial))
+            self._house(engine, _spec(task, experiment, trial), trial)
         except TrialInfeasible as error:
             refused = TrialReport(trial.id, trial.attempts, infeasible=error.message)
         except ForetuneError as error:
@@ -207,15 +207,21 @@ class Shift:
         self._held[trial.id] = _Held(trial, time.monotonic(), artifact)
         self._heartbeat.hold(trial.id, trial.attempts)
 
-    def _checkpoint(self, trial: StoredTrial) -> Checkpoint | None:
-        if trial.checkpoint is None:
-            return None
-        try:
-            return Checkpoint.from_bytes(self._process.artifacts.read_bytes(str(trial.checkpoint["artifact"])))
-        except (NotFound, InvalidRequest) as error:
-            # A checkpoint that is gone or damaged costs time, not the trial: it starts anew, to the same numbers.
-            _log.warning("checkpoint_lost", trial=trial.id, error=error.message)
-            return None
+    def _house(self, engine: Engine, spec: TrialSpec, trial: StoredTrial) -> None:
+        """Admits the trial where its checkpoint stands.
+
+        One that is gone, damaged, or of a network that was changed since costs time, not the trial: it starts anew, and
+        the epochs that were measured stay as they are.
+        """
+        if trial.checkpoint is not None:
+            try:
+                kept = self._process.artifacts.read_bytes(str(trial.checkpoint["artifact"]))
+                engine.admit(spec, Checkpoint.from_bytes(kept))
+            except (NotFound, InvalidCheckpoint) as error:
+                _log.warning("checkpoint_lost", trial=trial.id, error=error.message)
+            else:
+                return
+        engine.admit(spec)
 
     def _note(self, reports: list[EpochReport], task: TrainingTask) -> None:
         for report in reports:

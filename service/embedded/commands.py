@@ -45,7 +45,10 @@ Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to lis
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=1, max=256, help="Train workers. Default: one a GPU, else half of the cores (at most 4)."
+        "--workers",
+        min=1,
+        max=256,
+        help="Train workers. Default: one a GPU, else one a core less a quarter (at most 8).",
     ),
 ]
 

@@ -203,6 +203,20 @@ class TestInterrupted:
         bench.work(experiment_id)
         assert bench.curves(experiment_id) == undisturbed
 
+    def test_a_checkpoint_of_another_network_costs_time_alone(
+        self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore
+    ) -> None:
+        """As when the network was changed since: the trial starts anew, and no epoch is told twice."""
+        experiment_id, other = bench.submit(), bench.submit(fixed={"width": 24, "depth": 2, "batch_size": 256})
+        bench.work(other, stopped_at(bench, 3, "wrk_other"))
+        (foreign,) = bench.checkpoints_known()
+        bench.work(experiment_id, stopped_at(bench, 3))
+        (key,) = bench.checkpoints_known() - {foreign}
+        artifacts.put_bytes(key, artifacts.read_bytes(foreign))
+        bench.work(experiment_id)
+        assert bench.experiment(experiment_id).state is E.COMPLETED
+        assert bench.curves(experiment_id) == undisturbed
+
     def test_paused_and_resumed(self, bench: Bench, undisturbed: list[object]) -> None:
         experiment_id = bench.submit()
         bench.work(experiment_id, bench.worker("wrk_first", {2: lambda: bench.steer("pause", experiment_id)}))

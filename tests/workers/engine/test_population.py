@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -99,6 +100,43 @@ def test_the_size_of_a_population_changes_no_bit(named_problem, finish, curve_of
     for spec in specs:
         expected |= trained(problem, [spec], finish, curve_of)
     assert trained(problem, specs, finish, curve_of) == expected
+
+
+CROWD = 63
+SCHEDULES = (
+    {"warmup_fraction": 0.2, "plateau_fraction": 0.3, "decay_exponent": 2.0, "final_fraction": 0.1},
+    {"warmup_fraction": 0.0, "plateau_fraction": 0.0, "decay_exponent": 1.0, "final_fraction": 0.0},
+    {"warmup_fraction": 0.1, "plateau_fraction": 0.8, "decay_exponent": 0.5, "final_fraction": 0.0},
+)
+BATCH_SIZES = (30, 32, 60, 120)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_trial_is_the_same_in_a_crowd_alone_and_by_the_plain_loop(problem, finish, curve_of, optimizer):
+    # Given a trial, and 63 others of its network that differ in everything that may, batch sizes included
+    draws = random.Random(optimizer)
+    mine = problem.spec("mine", max_epochs=2, seed=99, optimizer=optimizer, lr_schedule=SCHEDULES[0])
+    others = [
+        spec
+        for position, size in enumerate(BATCH_SIZES)
+        for spec in renamed(problem, position, draws, batch_size=size, lr_schedule=draws.choice(SCHEDULES))
+    ]
+    assert len(others) == CROWD + 1
+
+    # When it trains among them, alone, and by the plain loop
+    crowd = trained(problem, [*others[:31], mine, *others[32:]], finish, curve_of)
+    alone = trained(problem, [mine], finish, curve_of)
+    loop = trained(problem, [mine], finish, curve_of, lambda slot: None)
+
+    # Then nothing tells the crowd from solitude, and the plain loop agrees but for rounding
+    assert crowd["mine"] == alone["mine"]
+    assert largest_difference(alone, loop) < RELATIVE_TOLERANCE
+
+
+def renamed(problem, position, draws, **shared):
+    """Sixteen trials of one batch size."""
+    specs = mixed_specs(problem, (CROWD + 1) // len(BATCH_SIZES), draws, max_epochs=1, **shared)
+    return [replace(spec, trial_id=f"{position}-{spec.trial_id}") for spec in specs]
 
 
 def signature_of_first(problem, specs):

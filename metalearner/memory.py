@@ -78,6 +78,13 @@ class History:
         expected[stopped] = outlook(finished, epochs, losses[stopped])
         return expected
 
+    @property
+    def step(self) -> float:
+        """The least difference between two results of a coarse metric, of which some are equal; 0 of a fine one."""
+        losses = self.losses[np.isfinite(self.losses)]
+        different = np.unique(losses)
+        return float(np.diff(different).min()) if 1 < len(different) < len(losses) else 0.0
+
     def has(self, row: Array, pending: Sequence[Array] = ()) -> bool:
         """Whether `row` (D,) is the configuration of a result, or one of the `pending` rows."""
         sought = comparable(row)

@@ -96,10 +96,14 @@ def plausible(values: Sequence[float]) -> tuple[float, float]:
     return 0.0, 1.0 if max(values) <= 1.0 else math.inf
 
 
-def prediction(scale: Scale, goal: Goal, mean: float, variance: float) -> Prediction:
-    """The 80 % interval of a normal score, in the metric's own units and within what is plausible of it."""
+def prediction(scale: Scale, goal: Goal, mean: float, variance: float, step: float = 0.0) -> Prediction:
+    """The 80 % interval of a normal score, in the metric's own units and within what is plausible of it.
+
+    `step`: what the metric cannot tell apart; the interval reaches as far on both sides.
+    """
     deviation = math.sqrt(max(variance, 0.0))
-    losses = [scale.loss(mean + z * deviation) for z in (-_Z80, 0.0, _Z80)]
+    low, median, high = (scale.loss(mean + z * deviation) for z in (-_Z80, 0.0, _Z80))
+    losses = [min(low, median - step), median, max(high, median + step)]
     # `sign` turns a value so that more is better, so it also turns a loss back into a value.
     bounds = plausible((-goal.sign * scale.losses).tolist())
     values = sorted(np.clip([-goal.sign * loss for loss in losses], *bounds).tolist())

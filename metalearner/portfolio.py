@@ -13,7 +13,10 @@ Symbols: H histories, C candidates, S draws of what carries over.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -52,6 +55,10 @@ _SAME_DATA = 0.99
 _EVIDENCE = 3
 _APART = 0.05
 """Settings nearer than this in root mean square are no two opinions."""
+_KEPT_KERNELS = 4096
+_kernels: OrderedDict[bytes, gp.Kernel] = OrderedDict()
+"""By a digest of what they were fitted on: a cache, and nothing depends on it."""
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -130,18 +137,23 @@ def opinions(found: Sequence[Source]) -> Array:
 
 def candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) -> Array:
     """The best different settings of the heaviest histories, and the expert's: (C, D)."""
-    rows: list[Array] = [] if problem.defaults is None else [encoding.encode(problem.defaults)]
+    rows, known = np.empty((_CANDIDATES, encoding.width)), np.empty((_CANDIDATES, encoding.width))
+    count = 0
+    if problem.defaults is not None:
+        rows[0] = encoding.encode(problem.defaults)
+        known[0], count = comparable(rows[0]), 1
+    orders = [np.argsort(one.scores, kind="stable") for one in found]
     for rank in range(_FROM_EACH):
-        for one in found:
-            if len(rows) >= _CANDIDATES:
+        for one, order in zip(found, orders, strict=True):
+            if count >= _CANDIDATES:
                 break
-            order = np.argsort(one.scores, kind="stable")
             if rank >= len(order) or one.scores[order[rank]] > 0.0:
                 continue
             row = one.rows[order[rank]]
-            if not rows or not is_among(comparable(row), comparable(np.array(rows))):
-                rows.append(row)
-    return np.array(rows)
+            if not count or not is_among(comparable(row), known[:count]):
+                rows[count], known[count] = row, comparable(row)
+                count += 1
+    return rows[:count]
 
 
 def _process(one: Source, groups: Index, candidates: Set[bytes], *, fitted: bool) -> gp.Posterior:
@@ -150,8 +162,7 @@ def _process(one: Source, groups: Index, candidates: Set[bytes], *, fitted: bool
     """
     chosen = chosen_trials(one.scores)
     if fitted and len(chosen) >= 8:
-        prior = gp.Prior(noise_mean=-3.0, mean_variance=0.1)
-        kernel = gp.fit(one.features[chosen], one.scores[chosen], groups, prior, _ITERATIONS)
+        kernel = _fitted(one.features[chosen], one.scores[chosen], groups)
     else:
         count = int(groups.max()) + 1
         kernel = gp.Kernel(np.full(count, 0.5 * math.sqrt(count)), 1.0, 0.1, 0.1)
@@ -160,6 +171,23 @@ def _process(one: Source, groups: Index, candidates: Set[bytes], *, fitted: bool
         tried = [place for place, key in zip(bad, _keys(one.rows[bad]), strict=True) if key in candidates]
         chosen = np.union1d(chosen, np.array(tried, dtype=np.intp))
     return gp.condition(kernel, groups, one.features[chosen], one.scores[chosen])
+
+
+def _fitted(features: Array, scores: Array, groups: Index) -> gp.Kernel:
+    """Fitted once a process: the next experiment on the same space sees most histories as the last one did."""
+    said = hashlib.sha256(features.tobytes() + scores.tobytes() + groups.tobytes()).digest()
+    with _lock:
+        known = _kernels.get(said)
+        if known is not None:
+            _kernels.move_to_end(said)
+            return known
+    prior = gp.Prior(noise_mean=-3.0, mean_variance=0.1)
+    kernel = gp.fit(features, scores, groups, prior, _ITERATIONS)
+    with _lock:
+        _kernels[said] = kernel
+        while len(_kernels) > _KEPT_KERNELS:
+            _kernels.popitem(last=False)
+    return kernel
 
 
 def _keys(rows: Array) -> list[bytes]:

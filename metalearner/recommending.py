@@ -50,7 +50,7 @@ def recommend(
     if feasible < _FEW:
         return Recommendations(tuple(item for _, item in seen[:count]), Confidence.LOW)
     model = cold_gp.surrogate(history, memory, cold_gp.SETTINGS[Effort.THOROUGH])
-    ranked = _judged(model, problem.goal, [*seen, *_best_predicted(history, model, problem)])
+    ranked = _judged(model, history, problem.goal, [*seen, *_best_predicted(history, model, problem)])
     sure = feasible >= max(_SURE_FROM, 2 * history.encoding.width)
     return Recommendations(_both_kinds(ranked, count), Confidence.HIGH if sure else Confidence.LOW)
 
@@ -94,7 +94,9 @@ def _best_predicted(history: History, model: Surrogate, problem: Problem) -> lis
     return []
 
 
-def _judged(model: Surrogate, goal: Goal, candidates: Sequence[tuple[Array, Recommendation]]) -> list[Recommendation]:
+def _judged(
+    model: Surrogate, history: History, goal: Goal, candidates: Sequence[tuple[Array, Recommendation]]
+) -> list[Recommendation]:
     """The candidates with their predictions, the best first."""
     rows = np.array([row for row, _ in candidates])
     means, variances = model.posterior.predict(model.encoding.features(rows))
@@ -103,6 +105,7 @@ def _judged(model: Surrogate, goal: Goal, candidates: Sequence[tuple[Array, Reco
     judged = []
     for position in order:
         item = candidates[position][1]
-        predicted = prediction(model.scale, goal, float(means[position]), float(variances[position]) + noise)
+        variance = float(variances[position]) + noise
+        predicted = prediction(model.scale, goal, float(means[position]), variance, history.step)
         judged.append(Recommendation(item.configuration, predicted, item.origin, item.value))
     return judged

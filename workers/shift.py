@@ -34,6 +34,8 @@ from workers.training import TrainingTask, TrainingTasks, device_name
 
 _REPORT_EVERY_S = 0.05
 """Epochs that end within this time share a transaction."""
+_SHORT_TRIAL_S = 0.5
+"""A trial that trains for less is not worth a proposal of twenty milliseconds."""
 _RETRY_S = 0.5
 _LEAVE_S = 1.0
 """How long other workers have to take their share of an experiment before this one takes it as well."""
@@ -69,6 +71,8 @@ class Shift:
         self._unsettled: set[str] = set()
         """Checkpoints that were written and not yet reported."""
         self._over = False
+        self._ended, self._trained_s = 0, 0.0
+        """The trials that ended in this shift, and how long they trained in it."""
         self._left_at: float | None = None
         """Since when slots are left to others."""
         self._alone_until = 0.0
@@ -156,20 +160,23 @@ class Shift:
         """Fills the free slots: trials that wait first, then new proposals; a share of them while others could help."""
         self._fill_at = math.inf
         while engine.free and not self._over:
-            now = time.monotonic()
-            claim = self._claim(engine.free, leave=now >= self._alone_until)
+            now, slots = time.monotonic(), engine.free
+            claim = self._claim(slots, leave=now >= self._alone_until)
             if claim is None:
                 return
+            granted = len(claim.trials) + claim.open_slots
             admitted = self._admit(engine, task, claim)
             if claim.left_over and self._left_at is not None and now - self._left_at >= _LEAVE_S:
                 self._left_at, self._alone_until = None, now + _ALONE_S
-            elif claim.left_over or not admitted:
-                # Others were told of the rest; or one of them was faster, and proposals must know of theirs.
-                self._left_at = self._left_at or now if claim.left_over else None
-                self._fill_at = now + (_RETRY_S if claim.left_over else _REPORT_EVERY_S)
+                continue
+            self._left_at = (self._left_at or now) if claim.left_over else None
+            if claim.left_over:
+                self._fill_at = now + _RETRY_S
+            elif admitted < granted:
+                # Another worker was faster, and proposals must know of its trials.
+                self._fill_at = now + _REPORT_EVERY_S
+            if self._fill_at < math.inf or granted < slots:
                 return
-            else:
-                self._left_at = None
 
     def _admit(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> int:
         """Puts claimed trials and new proposals into slots; how many there were."""
@@ -180,9 +187,14 @@ class Shift:
             self._admit_one(engine, task, claim.experiment, trial)
         return len(trials)
 
+    @property
+    def _effort(self) -> Effort:
+        short = self._ended > 0 and self._trained_s < _SHORT_TRIAL_S * self._ended
+        return Effort.FAST if short else Effort.THOROUGH
+
     def _propose(self, count: int) -> list[StoredTrial]:
         try:
-            proposed = self._proposals.propose(self._experiment_id, count, Effort.THOROUGH)
+            proposed = self._proposals.propose(self._experiment_id, count, self._effort)
             with self._process.database.transaction() as tx:
                 started = shifts.start(tx, self._process.bus, self._experiment_id, self._process.id, proposed)
             if len(started) < len(proposed):
@@ -227,6 +239,8 @@ class Shift:
         for report in reports:
             held = self._held[report.trial_id]
             held.last = report
+            self._ended += report.finished
+            self._trained_s += report.seconds
             if report.failure is None:
                 value = report.metrics.get(task.metric)
                 held.measured.append(outcomes.Measured(report.epoch, value, report.seconds, dict(report.metrics)))

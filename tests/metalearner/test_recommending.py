@@ -106,3 +106,21 @@ def test_no_share_above_one_and_no_error_below_zero_is_predicted() -> None:
     assert max(one.high for one in accuracies) == 1.0
     assert min(one.low for one in errors) == 0.0
     assert all(one.low <= one.median <= one.high for one in accuracies + errors)
+
+
+def test_an_interval_is_never_finer_than_the_metric() -> None:
+    """Given shares of 360 rows, of which many are equal, no interval claims to tell one row from none."""
+    results = [
+        Observation(one.configuration, round((1.0 - min(1.0, 0.02 * float(str(one.value)))) * 360) / 360)
+        for one in _results(30, 0.0)
+    ]
+
+    found = recommend(_problem(Goal.MAXIMIZE), results, None, 5)
+
+    assert len({one.value for one in results}) < len(results)
+    for item in found.items:
+        assert item.predicted is not None
+        low, high = item.predicted.low, item.predicted.high
+        assert high - low > 0.99 / 360
+        assert (low, high) == (min(low, item.predicted.median), max(high, item.predicted.median))
+        assert high <= 1.0

@@ -19,6 +19,7 @@ from foretune.events import EventType
 from metalearner import Effort
 from service.db.session import Database
 from service.embedded.stack import StackOptions, start
+from service.garbage import exempt_what_is_there
 from workers.proposals import Proposals
 
 _PAUSE_S = 0.01
@@ -27,6 +28,7 @@ _PAUSE_S = 0.01
 
 def join_of_desk(database_url: str, service: ForetuneService) -> float:
     """Seconds until a desk that has never heard of the experiment has its first proposal."""
+    exempt_what_is_there()  # as a desk does when it is warm
     started = time.perf_counter()
     database = Database(database_url, pool_size=1)
     try:

@@ -59,6 +59,16 @@ class Float:
     def to_unit(self, value: JsonValue) -> list[float]:
         return [_position(self.low, self.high, self.log, _number(value))]
 
+    def to_units(self, values: Sequence[JsonValue]) -> list[float]:
+        """`to_unit` of many values, bit for bit."""
+        numbers = [value if type(value) is float else _number(value) for value in values]
+        if not self.log:
+            low, span = self.low, self.high - self.low
+            return [min(max((value - low) / span, 0.0), 1.0) for value in numbers]
+        log, low = math.log, math.log(self.low)
+        span = math.log(self.high) - low
+        return [min(max((log(max(value, 1e-300)) - low) / span, 0.0), 1.0) for value in numbers]
+
     def problem_with(self, value: JsonValue) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"must be a number from {self.low:g} to {self.high:g}, not {value!r}"

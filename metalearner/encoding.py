@@ -9,8 +9,10 @@ so that the squared distance of two different choices is 1 (an overlap kernel) a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,6 +24,8 @@ from metalearner.arrays import Array, Index, Mask
 
 _MAX_GRID = 1024
 """An integer with more values than this is searched as a real number and rounded at the end."""
+_KEPT = 64
+"""So many encodings are kept for the next who asks."""
 _SAME = 1e-6
 """Rows nearer than this in every dimension are the same configuration for all that a trial could tell."""
 
@@ -50,7 +54,18 @@ class _Condition:
 
 
 class Encoding:
-    """The numeric view of one space."""
+    """The numeric view of one space. It never changes, so `of` gives everybody the same one."""
+
+    @classmethod
+    def of(cls, space: Space) -> Encoding:
+        """The encoding of an equal space, made once a process."""
+        key = json.dumps(space.to_json(), sort_keys=True)
+        known = _made.get(key)
+        if known is None:
+            known = _made[key] = cls(space)
+            while len(_made) > _KEPT:
+                _made.pop(next(iter(_made)), None)
+        return known
 
     def __init__(self, space: Space) -> None:
         self.space = space
@@ -73,6 +88,11 @@ class Encoding:
         self._plain_columns: Index = np.array([groups.index(j) for j in self._plain], dtype=np.intp)
         self._many = [(j, groups.index(j)) for j, dimension in enumerate(self.dimensions) if _indicators(dimension)]
         self._binary: Mask = np.array([self.dimensions[j].levels == 2 for j in self._plain], dtype=bool)
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for equal spaces."""
+        return json.dumps(self.space.to_json(), sort_keys=True)
 
     @property
     def width(self) -> int:
@@ -135,6 +155,9 @@ class Encoding:
         return result
 
 
+_made: dict[str, Encoding] = {}
+
+
 def comparable(rows: Array) -> Array:
     """Rows with -1 for inactive entries, so that they can be compared: (m, D) -> (m, D)."""
     return np.where(np.isnan(rows), -1.0, rows)
@@ -164,7 +187,9 @@ def among(rows: Array, few: Array) -> Mask:
 def _units(parameter: AnyParameter, values: Sequence[JsonValue]) -> list[list[float]]:
     """Where the values stand in the cube, each different one of few looked up once. Raises InvalidConfiguration."""
     try:
-        if isinstance(parameter, Float | Schedule):
+        if isinstance(parameter, Float):
+            return [[unit] for unit in parameter.to_units(values)]
+        if isinstance(parameter, Schedule):
             return [parameter.to_unit(value) for value in values]
         # True and 1 are different choices, and equal keys.
         known = {key: parameter.to_unit(key[1]) for key in {(type(value), value) for value in values}}

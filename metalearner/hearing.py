@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.special import ndtri
@@ -36,22 +35,31 @@ _ENDS = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
+class _Testimony:
+    """A history's process of normal scores, and one of scores that are linear where it is good.
+
+    Ranks make a peak of the optimum that a smooth process cuts off.
+    """
+
+    posterior: gp.Posterior
+    scale: Scale
+    levels: gp.Posterior
+
+
+@dataclass(frozen=True)
 class Witness:
     """One history in the target space: its process of normal scores, and the way from there to its own values."""
 
     source: Source
-    posterior: gp.Posterior
+    testimony: _Testimony
 
-    @cached_property
-    def _levels(self) -> tuple[Scale, gp.Posterior]:
-        """Ranks make a peak of the optimum that a smooth process cuts off; these scores are linear where it is good."""
-        chosen = chosen_trials(self.source.scores)
-        scale, scores = warp(self.source.losses[chosen])
-        return scale, self.posterior.with_targets(scores)
+    @property
+    def posterior(self) -> gp.Posterior:
+        return self.testimony.posterior
 
     def quantiles(self, features: Array) -> Array:
         """Quantiles of each candidate's loss, in the history's units, as this history sees it: (C, P) -> (C, Q)."""
-        scale, posterior = self._levels
+        scale, posterior = self.testimony.scale, self.testimony.levels
         mean, variance = posterior.predict(features)
         unlike = _UNLIKE * (1.0 - self.source.similarity)
         deviation = np.sqrt(variance + posterior.kernel.noise + unlike**2)
@@ -117,7 +125,7 @@ def hear(
 
     `weights` (H,): how like the task each history is, from 0 to 1.
     """
-    encoding = Encoding(problem.space)
+    encoding = Encoding.of(problem.space)
     found: list[Source] = []
     references = [history.reference for history in histories]
     for place in sorted(range(len(histories)), key=lambda place: (-weights[place], references[place])):
@@ -133,6 +141,15 @@ def hear(
 
 
 def _witness(one: Source, encoding: Encoding, model: FittedModel) -> Witness:
+    kernel = model.kernel(one.history)
+    known = one.worked_out.get(kernel)
+    if not isinstance(known, _Testimony):
+        known = one.worked_out[kernel] = _testimony(one, placed(kernel, one.history, encoding), encoding)
+    return Witness(one, known)
+
+
+def _testimony(one: Source, kernel: gp.Kernel, encoding: Encoding) -> _Testimony:
     chosen = chosen_trials(one.scores)
-    kernel = placed(model.kernel(one.history), one.history, encoding)
-    return Witness(one, gp.condition(kernel, encoding.groups, one.features[chosen], one.scores[chosen]))
+    posterior = gp.condition(kernel, encoding.groups, one.features[chosen], one.scores[chosen])
+    scale, scores = warp(one.losses[chosen])
+    return _Testimony(posterior, scale, posterior.with_targets(scores))

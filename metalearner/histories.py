@@ -13,6 +13,7 @@ Salinas et al. 2020, arXiv 1909.13595). Diverged trials share the worst rank.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ _OTHER_NETWORK = 0.3
 _OTHER_METRIC = 0.7
 _STEEPNESS = 1.5
 _LARGEST_LOSS = 1e100
+_KEPT_VIEWS = 4
 _COUNTS = frozenset({"rows", "features", "classes", "parameters", "rows_per_feature", "max_epochs", "batch_size"})
 
 
@@ -57,6 +59,15 @@ class Task:
     dataset: str | None = None
     network: str | None = None
     features: Mapping[str, float | str] = field(default_factory=dict)
+
+    @cached_property
+    def kind(self) -> str | None:
+        """What the features say that is to be learned; None where they do not."""
+        if isinstance(task := self.features.get("task"), str) and task:
+            return task
+        if isinstance(classes := self.features.get("classes"), int | float):
+            return "classification" if classes > 1 else "regression"
+        return None
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,11 @@ class TaskHistory:
         """Normal scores of the losses: (n,)."""
         return normal_scores(self.losses)
 
+    @cached_property
+    def views(self) -> dict[tuple[str, str], View | None]:
+        """What it says in the spaces that were asked for last: a cache, on which nothing depends."""
+        return {}
+
     @property
     def best(self) -> float | None:
         """The best outcome; None where every trial diverged."""
@@ -173,16 +189,7 @@ def scaled_feature(name: str, value: float) -> float:
 
 def _same_kind(task: Task, other: Task) -> bool:
     """False where the features say that one classifies and the other does something else."""
-    left, right = _kind(task.features), _kind(other.features)
-    return left is None or right is None or left == right
-
-
-def _kind(features: Mapping[str, float | str]) -> str | None:
-    if isinstance(task := features.get("task"), str) and task:
-        return task
-    if isinstance(classes := features.get("classes"), int | float):
-        return "classification" if classes > 1 else "regression"
-    return None
+    return task.kind is None or other.kind is None or task.kind == other.kind
 
 
 @dataclass(frozen=True)
@@ -197,12 +204,48 @@ class Source:
     features: Array  # (m, P)
     scores: Array  # (m,), less is better
     losses: Array  # (m,), infinite for diverged trials
+    worked_out: dict[object, object] = field(default_factory=dict)
+    """What others made of these numbers, kept with them."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A history in a target space, however like the task it is. Symbols as in `Source`."""
+
+    coverage: float
+    rows: Array
+    features: Array
+    scores: Array
+    losses: Array
+    worked_out: dict[object, object] = field(default_factory=dict)
 
 
 def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Configuration | None) -> Source | None:
     """The history in the target space; None where it says nothing about it."""
     if weight <= 0.0 or len(history.values) < 2:
         return None
+    key = (encoding.key, json.dumps(defaults, sort_keys=True))
+    try:
+        view = history.views[key]
+    except KeyError:
+        view = history.views[key] = _view(history, encoding, defaults)
+        while len(history.views) > _KEPT_VIEWS:
+            history.views.pop(next(iter(history.views)), None)
+    if view is None:
+        return None
+    return Source(
+        history,
+        weight * view.coverage,
+        weight,
+        view.rows,
+        view.features,
+        view.scores,
+        view.losses,
+        view.worked_out,
+    )
+
+
+def _view(history: TaskHistory, encoding: Encoding, defaults: Configuration | None) -> View | None:
     points, usable, coverage = _mapped(history, encoding.space)
     if coverage < _LEAST_COVERAGE or usable.sum() < 2:
         return None
@@ -211,7 +254,7 @@ def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Co
     scores, losses = history.scores, history.losses
     if np.ptp(scores[usable]) <= 0.0:
         return None
-    return Source(history, weight * coverage, weight, rows, encoding.features(rows), scores[usable], losses[usable])
+    return View(coverage, rows, encoding.features(rows), scores[usable], losses[usable])
 
 
 def normal_scores(losses: Array) -> Array:

@@ -37,7 +37,7 @@ class HistoryKernel:
 
 def fit_kernel(history: TaskHistory) -> HistoryKernel:
     """What the history's own results say; the usual kernel where they are few or all alike."""
-    encoding = Encoding(history.space)
+    encoding = Encoding.of(history.space)
     seen = source(history, 1.0, encoding, None)
     if seen is None or len(seen.scores) < _LEAST_TRIALS:
         return usual_kernel(encoding.width)

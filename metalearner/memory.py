@@ -31,7 +31,7 @@ class History:
     """
 
     def __init__(self, problem: Problem) -> None:
-        self.encoding = Encoding(problem.space)
+        self.encoding = Encoding.of(problem.space)
         self._goal = problem.goal
         self._observations: list[Observation] = []
         self._rows = np.empty((0, self.encoding.width))

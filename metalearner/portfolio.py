@@ -25,7 +25,7 @@ from scipy.special import ndtr
 
 from metalearner import gp
 from metalearner.arrays import Array, Index
-from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.encoding import Encoding, comparable
 from metalearner.histories import Source, TaskHistory, source
 from metalearner.values import Evidence, PortfolioItem, Problem
 
@@ -95,7 +95,7 @@ def build(
 
 def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[float]) -> Judged | None:
     """What the histories most like the task say of their own best settings and the expert's; None where none does."""
-    encoding = Encoding(problem.space)
+    encoding = Encoding.of(problem.space)
     found: list[Source] = []
     for weight, history in sorted(zip(weights, histories, strict=True), key=lambda pair: (-pair[0], pair[1].reference)):
         if len(found) == _JUDGES:
@@ -137,23 +137,20 @@ def opinions(found: Sequence[Source]) -> Array:
 
 def candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) -> Array:
     """The best different settings of the heaviest histories, and the expert's: (C, D)."""
-    rows, known = np.empty((_CANDIDATES, encoding.width)), np.empty((_CANDIDATES, encoding.width))
-    count = 0
-    if problem.defaults is not None:
-        rows[0] = encoding.encode(problem.defaults)
-        known[0], count = comparable(rows[0]), 1
-    orders = [np.argsort(one.scores, kind="stable") for one in found]
+    rows = [] if problem.defaults is None else [encoding.encode(problem.defaults)]
+    known = set(_keys(np.array(rows))) if rows else set()
+    ordered = [(one, np.argsort(one.scores, kind="stable").tolist(), _keys_of(one)) for one in found]
     for rank in range(_FROM_EACH):
-        for one, order in zip(found, orders, strict=True):
-            if count >= _CANDIDATES:
+        for one, order, keys in ordered:
+            if len(rows) >= _CANDIDATES:
                 break
             if rank >= len(order) or one.scores[order[rank]] > 0.0:
                 continue
-            row = one.rows[order[rank]]
-            if not count or not is_among(comparable(row), known[:count]):
-                rows[count], known[count] = row, comparable(row)
-                count += 1
-    return rows[:count]
+            place = order[rank]
+            if keys[place] not in known:
+                known.add(keys[place])
+                rows.append(one.rows[place])
+    return np.array(rows)
 
 
 def _process(one: Source, groups: Index, candidates: Set[bytes], *, fitted: bool) -> gp.Posterior:
@@ -190,6 +187,14 @@ def _fitted(features: Array, scores: Array, groups: Index) -> gp.Kernel:
     return kernel
 
 
+def _keys_of(one: Source) -> list[bytes]:
+    """`_keys` of all that the history ran, kept with it."""
+    known = one.worked_out.get(_keys)
+    if not isinstance(known, list):
+        known = one.worked_out[_keys] = _keys(one.rows)
+    return known
+
+
 def _keys(rows: Array) -> list[bytes]:
     """The same for the same setting: (m, D) -> m."""
     return [row.tobytes() for row in np.round(comparable(rows), _DIGITS) + 0.0]
@@ -200,7 +205,7 @@ def _measured(found: Sequence[Source], keys: Sequence[bytes]) -> Array:
     measured = np.full((len(found), len(keys)), np.nan)
     for position, one in enumerate(found):
         scores: dict[bytes, list[float]] = {}
-        for key, score in zip(_keys(one.rows), one.scores.tolist(), strict=True):
+        for key, score in zip(_keys_of(one), one.scores.tolist(), strict=True):
             scores.setdefault(key, []).append(score)
         for place, key in enumerate(keys):
             if key in scores:

@@ -54,7 +54,7 @@ def replay(
     found = Replay({}, {}, {})
     for place in held_out:
         history = histories[place]
-        own = source(history, 1.0, Encoding(history.space), None)
+        own = source(history, 1.0, Encoding.of(history.space), None)
         if own is None or len(own.losses) < _LEAST_TRIALS:
             continue
         weights = likeness.weights(history.task, tasks)

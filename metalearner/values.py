@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from foretune.metrics import Goal
 from foretune.spaces import Configuration, Space
@@ -92,8 +92,7 @@ class Problem:
     """What histories say of the space; `metalearner.informed` adds it together with the portfolio."""
 
 
-@dataclass(frozen=True)
-class Observation:
+class Observation(NamedTuple):
     """One result. `value` is the result, or the best so far of a stopped trial; `curve`, of a finished trial, the best
     value up to each epoch, which tells what stopped ones would have come to.
 

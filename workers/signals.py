@@ -20,6 +20,7 @@ from celery.signals import (
 from celery.worker import state
 
 from service.bus.names import QUEUE_PROPOSE, QUEUE_TRAIN
+from service.garbage import exempt_what_is_there
 from service.logs import configure_logging
 from workers.process import ask_to_drain, die_with_parent, forget_drain_file, name_drain_file, this_process
 
@@ -55,6 +56,7 @@ def _ready(**_: object) -> None:
     publish_builtins(process)
     Desk(process).start()
     keep_signing(process, "desk", device=None)
+    exempt_what_is_there()
 
 
 @worker_process_init.connect
@@ -70,6 +72,7 @@ def _process_init(**_: object) -> None:
     if device == "cpu":
         os.nice(_NICE)
     keep_signing(process, "train", device=device)
+    exempt_what_is_there()
 
 
 def _stop_gently(*_: object) -> None:

@@ -31,6 +31,7 @@ from service.api.auth import KeyCheck, TrustedKeys
 from service.api.observing import Observed
 from service.api.parts import Parts
 from service.api.rate import Rate
+from service.garbage import exempt_what_is_there
 from service.settings import Settings
 
 # The busiest first: routes are tried in order.
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         parts = Parts(settings)
         app.state.parts = parts
         await parts.start()
+        exempt_what_is_there()
         try:
             yield
         finally:

@@ -57,10 +57,10 @@ class Float:
         return min(max(value, self.low), self.high)
 
     def to_unit(self, value: JsonValue) -> list[float]:
-        return [_position(self.low, self.high, self.log, _number(value))]
+        return self.to_units([value])
 
     def to_units(self, values: Sequence[JsonValue]) -> list[float]:
-        """`to_unit` of many values, bit for bit."""
+        """The positions of many values in the unit interval. Raises ValueError for one that is no number."""
         numbers = [value if type(value) is float else _number(value) for value in values]
         if not self.log:
             low, span = self.low, self.high - self.low

@@ -59,7 +59,7 @@ class Encoding:
     @classmethod
     def of(cls, space: Space) -> Encoding:
         """The encoding of an equal space, made once a process."""
-        key = json.dumps(space.to_json(), sort_keys=True)
+        key = _key(space)
         known = _made.get(key)
         if known is None:
             known = _made[key] = cls(space)
@@ -92,7 +92,7 @@ class Encoding:
     @cached_property
     def key(self) -> str:
         """Equal for equal spaces."""
-        return json.dumps(self.space.to_json(), sort_keys=True)
+        return _key(self.space)
 
     @property
     def width(self) -> int:
@@ -156,6 +156,10 @@ class Encoding:
 
 
 _made: dict[str, Encoding] = {}
+
+
+def _key(space: Space) -> str:
+    return json.dumps(space.to_json(), sort_keys=True)
 
 
 def comparable(rows: Array) -> Array:

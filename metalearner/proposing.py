@@ -197,10 +197,10 @@ def _choose(
     if chosen is ProposerName.RANDOM:
         return _Choice(encoding.rows(generator.random((1, encoding.width)))[0], Origin.RANDOM)
     cold = trust is None or number % _COLD_EVERY == _COLD_EVERY - 1
-    belief = _belief(problem, encoding)
     first = _opening_choice(problem, history, pending, number, trust)
     if first is not None:
         return first
+    belief = _belief(problem, encoding)
     if chosen is ProposerName.QUASIRANDOM or number < _start_end(problem, trust) or len(history) < 2:
         point = quasirandom.point(encoding.width, problem.seed, number)
         if belief is not None and chosen is not ProposerName.QUASIRANDOM:

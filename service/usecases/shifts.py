@@ -99,7 +99,7 @@ def claim(
         free = min(now.parallelism - now.trials_running, now.trials_queued + left)
         if free <= 0:
             return None
-        allowed = _share(ledger, worker) if leave else free
+        allowed, idle = _share(ledger, worker) if leave else (free, 0)
         mine = min(slots, free, allowed)
         left_over = allowed < min(slots, free)
         waiting = ledger.trials_in(TrialState.QUEUED, limit=mine) if now.trials_queued and mine > 0 else []
@@ -107,16 +107,18 @@ def claim(
         if taken:
             outcomes.start_if_queued(ledger)
         if left_over:
-            experiments.ring(ledger)
+            experiments.ring(ledger, workers=max(1, min(idle, free - max(mine, 0))))
         return Claim(ledger.experiment, taken, max(0, min(mine - len(taken), left)), left_over)
 
 
-def _share(ledger: Ledger, worker: str) -> int:
-    """How many more trials this worker may take, were all that may run at a time spread evenly over those who could."""
+def _share(ledger: Ledger, worker: str) -> tuple[int, int]:
+    """How many more trials this worker may take, were all that may run at a time spread evenly over those who could;
+    and how many of those are idle.
+    """
     now = ledger.experiment
     company = worker_rows.company(ledger.tx, now.id, worker, _SEEN_WITHIN)
     at_a_time = min(now.parallelism, now.trials_running + now.trials_queued + now.max_trials - now.trials_created)
-    return -(-at_a_time // (1 + company.beside + company.idle)) - company.held
+    return -(-at_a_time // (1 + company.beside + company.idle)) - company.held, company.idle
 
 
 def start(

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from foretune.events import EventType
 from foretune.json_types import JsonObject
 from foretune.states import ExperimentState
+from service.bus.names import QUEUE_TRAIN
 from service.db import workers as worker_rows
 from service.db.tables import trials as trial_table
 from service.usecases import shifts
@@ -101,10 +102,13 @@ class TestShares:
     def test_shares_are_equal_and_at_least_one(self, bench: Bench, idle: int, share: int) -> None:
         experiment_id = bench.submit(**FOUR)
         sign(bench, "wrk_first", *(f"wrk_{number}" for number in range(idle)))
+        waiting = bench.bus.queue_lengths((QUEUE_TRAIN,))[QUEUE_TRAIN]
         with bench.database.transaction() as tx:
             claim = shifts.claim(tx, bench.bus, experiment_id, "wrk_first", 8, leave=True)
         assert claim is not None
         assert (claim.open_slots, claim.left_over) == (share, share < 4)
+        rung = bench.bus.queue_lengths((QUEUE_TRAIN,))[QUEUE_TRAIN] - waiting
+        assert rung == min(idle, 4 - share), "as many are told as can do something"
 
     def test_the_last_trials_are_shared_too(self, bench: Bench) -> None:
         experiment_id = bench.submit(parallelism=8, budget={"max_trials": 2, "max_epochs": 4})

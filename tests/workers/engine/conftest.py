@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from foretune.json_types import JsonObject
 from foretune.wire.datasets import Task
@@ -59,15 +60,29 @@ def problem_named(name: str) -> Problem:
         return Problem(get_network(network), text_data(2_000), {**small, "context_length": 16})
     if kind == "regression":
         return Problem(get_network(network), prepare(load_builtin("diabetes"), 0, "tabular"), small)
-    whole = prepare(load_builtin("digits"), 0, kind)  # type: ignore[arg-type]
+    view = kind if kind not in PICTURES else "image"
+    whole = prepare(load_builtin("digits"), 0, view)  # type: ignore[arg-type]
+    change = PICTURES.get(kind, torch.Tensor.contiguous)
     data = replace(
         whole,
-        train_x=whole.train_x[:ROWS],
+        train_x=change(whole.train_x[:ROWS]),
         train_y=whole.train_y[:ROWS],
-        val_x=whole.val_x[:ROWS],
+        val_x=change(whole.val_x[:ROWS]),
         val_y=whole.val_y[:ROWS],
+        input_shape=tuple(change(whole.train_x[:1]).shape[1:]),
     )
     return Problem(get_network(network), data, small)
+
+
+def in_colours(images: torch.Tensor) -> torch.Tensor:  # (B, 1, 8, 8) -> (B, 3, 9, 11)
+    return F.pad(torch.cat([images, images.flip(2), images.flip(3)], 1), (1, 2, 0, 1))
+
+
+def enlarged(images: torch.Tensor) -> torch.Tensor:  # (B, 1, 8, 8) -> (B, 1, 72, 72)
+    return images.repeat_interleave(9, 2).repeat_interleave(9, 3)
+
+
+PICTURES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"colours": in_colours, "large": enlarged}
 
 
 PROBLEMS = (

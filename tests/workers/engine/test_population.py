@@ -61,6 +61,11 @@ LENGTHS = {"a": 1, "b": 3, "c": 2, "d": 1}
 SHAPES = {
     "mlp-tabular": [{"width": 16, "activation": "gelu"}, {"width": 75, "depth": 1, "activation": "tanh"}],
     "mlp-regression": [{"width": 17, "activation": "silu", "batch_size": 30}, {"width": 40, "batch_size": 7}],
+    "cnn-image": [
+        {"width": 8, "activation": "gelu"},
+        {"width": 16, "depth": 1, "batch_size": 30, "activation": "tanh"},
+    ],
+    "cnn-colours": [{"width": 8, "depth": 1, "activation": "silu"}, {"width": 16, "depth": 1}],
     "gru-sequence": [{"width": 17, "depth": 1, "batch_size": 30}],
     "gru-text": [{"width": 31, "depth": 1, "batch_size": 15}],
     "transformer-sequence": [{"width": 24, "depth": 1, "heads": 2}],

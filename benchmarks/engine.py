@@ -52,11 +52,12 @@ _RATE_SIZE = 512
 
 @dataclass(frozen=True)
 class Case:
-    """One setting. `network` may carry its width: `mlp-32`."""
+    """One setting. `network` may carry its width: `mlp-32`. Images are those of `images` or, small ones, of digits."""
 
     network: str
     members: int
     batch_size: int
+    small_images: bool = False
 
     @property
     def configuration(self) -> dict[str, int | float | str]:
@@ -66,8 +67,9 @@ class Case:
 
     def load(self) -> tuple[Network, PreparedData]:
         name = self.network.partition("-")[0]
-        views: dict[str, Modality] = {"mlp": "tabular", "gru": "sequence", "transformer": "sequence"}
-        return get_network(name), images() if name == "cnn" else prepare(load_builtin("digits"), 0, views[name])
+        views: dict[str, Modality] = {"mlp": "tabular", "cnn": "image", "gru": "sequence", "transformer": "sequence"}
+        large = name == "cnn" and not self.small_images
+        return get_network(name), images() if large else prepare(load_builtin("digits"), 0, views[name])
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,9 @@ def cases(*, quick: bool) -> list[Case]:
     if quick:
         return [Case("mlp-32", 64, 32), Case("mlp-128", 64, 128), Case("gru", 16, 32), Case("transformer", 16, 32)]
     networks = ("mlp-32", "mlp-128", "mlp-512", "cnn", "gru", "transformer")
-    return [Case(name, members, batch) for name in networks for batch in (32, 128, 256) for members in (1, 4, 16, 64)]
+    sizes = [(members, batch) for batch in (32, 128, 256) for members in (1, 4, 16, 64)]
+    large = [Case(name, members, batch) for name in networks for members, batch in sizes]
+    return large + [Case(name, *size, small_images=True) for name in ("cnn-8", "cnn-16") for size in sizes]
 
 
 def line(result: dict[str, object], case: Case) -> str:
@@ -242,11 +246,10 @@ def line(result: dict[str, object], case: Case) -> str:
     assert isinstance(ratios, dict)
     assert isinstance(repeats, list)
     engine = statistics.median(row["engine"] for row in repeats)
-    parts = [
-        f"{case.network:12s} {case.members:3d} members  batch {case.batch_size:3d}  {engine:9.0f} updates/s a core"
-    ]
-    for name, text in (("ordinary", "x ordinary"), ("loop", "x loop"), ("floor", "of the floor")):
-        found = ratios[name]
+    name = f"{case.network} small" if case.small_images else case.network
+    parts = [f"{name:12s} {case.members:3d} members  batch {case.batch_size:3d}  {engine:9.0f} updates/s a core"]
+    for way, text in (("ordinary", "x ordinary"), ("loop", "x loop"), ("floor", "of the floor")):
+        found = ratios[way]
         parts.append(f"{statistics.median(found):6.2f} ({min(found):.2f}-{max(found):.2f}) {text}")
     return "  ".join(parts)
 

@@ -9,6 +9,7 @@ from workers.engine.device_data import DeviceData
 from workers.engine.layout import Layout
 from workers.engine.slot import Slot, StoredShapes
 from workers.engine.stacked_cnn import CNNShape
+from workers.engine.stacked_convolutions import NARROW
 from workers.engine.stacked_gru import GRUShape
 from workers.engine.stacked_mlp import MLPShape
 from workers.engine.stacked_transformer import TransformerShape
@@ -49,10 +50,11 @@ the plain loop, 1 and 4 members were 1.11x and 1.79x as fast at 8,000, 0.98x and
 66,000. A rule and not a measurement at run time: the choice changes the last bits of a trial, and must not depend on
 the mood of the machine.
 """
-_LARGEST_CONVOLUTION = 100_000
-"""Likewise numbers in the first layer of convolutional networks (batch, height and width of the image, channels): 4
-members were 2.5x as fast at 16,000 numbers, 1.1x to 1.7x at 65,000, 0.9x to 1.0x at 131,000. There the kernels of one
-member already do what the processor can, and the numbers of several no longer fit the cache.
+_LARGEST_CONVOLUTION, _LARGEST_NARROW_CONVOLUTION = 100_000, 300_000
+"""Likewise numbers in the first layer of convolutional networks (batch, height and width of the image, channels), the
+second for eight channels. Of sixteen and more, 4 members were 1.3x to 1.6x as fast at 32,000 numbers, 1.1x to 1.3x at
+65,000, 0.9x to 1.3x at 131,000; of eight 2.5x at 16,000, 1.6x at 65,000, 1.3x at 200,000, and 16 members 0.7x at
+524,000. Beyond, one member already keeps the processor busy, and the numbers of several no longer fit the cache.
 """
 _NARROWEST = 16
 """Products narrower than this are computed by kernels whose bits depend on how many are multiplied in one call."""
@@ -74,7 +76,8 @@ def _gains_on_cpu(shape: StackedShape, bucket: int) -> bool:
         steps = shape.context_length or shape.positions
         return bucket * steps * shape.width <= _LARGEST_TRANSFORMER_LAYER
     if isinstance(shape, CNNShape):
-        return shape.is_fast_alone and bucket * shape.pixels * shape.width <= _LARGEST_CONVOLUTION
+        largest = _LARGEST_NARROW_CONVOLUTION if shape.width <= NARROW else _LARGEST_CONVOLUTION
+        return shape.is_fast_alone and bucket * shape.pixels * shape.width <= largest
     return True
 
 

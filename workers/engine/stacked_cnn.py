@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from workers.engine.device_data import FEATURE_MULTIPLE, DeviceData
 from workers.engine.layout import Layout, round_up, rows_in_step
 from workers.engine.slot import StoredShapes
-from workers.engine.stacked_convolutions import VECTOR, Activation, Conv2d, GroupNorm, Projection
+from workers.engine.stacked_convolutions import NARROW, VECTOR, Activation, Conv2d, GroupNorm, Projection
 from workers.engine.stacked_layers import Dropout, Linear, Parameters
 from workers.engine.stacked_program import StackedProgram
 from workers.engine.stacking import Noise
@@ -91,7 +91,7 @@ class CNNShape:
     @property
     def is_fast_alone(self) -> bool:
         """Whether a lone member on a CPU does without copies of itself, but for small layers; see `Conv2d`."""
-        return self.width == VECTOR // 2 or self.width % VECTOR == 0
+        return self.width == NARROW or self.width % VECTOR == 0
 
     def stored(self) -> StoredShapes:
         outputs = round_up(self.outputs, FEATURE_MULTIPLE)

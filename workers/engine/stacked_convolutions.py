@@ -19,7 +19,7 @@ from workers.networks.activations import ActivationName
 _aten = torch.ops.aten
 _EPSILON = 1e-5
 _LONE_COPIES = 2
-VECTOR = 16
+VECTOR, NARROW = 16, 8
 """Channels that a CPU's kernels take at a time."""
 
 
@@ -72,7 +72,7 @@ class Conv2d:
 def _alike_alone(weight: Tensor) -> bool:  # (m, C', C, K, K)
     """Whether one group is computed by the kernel of several."""
     after, before, size = weight.shape[1:4]
-    return size > 1 and (before == after == VECTOR // 2 or before % VECTOR == after % VECTOR == 0)
+    return size > 1 and (before == after == NARROW or before % VECTOR == after % VECTOR == 0)
 
 
 class Projection:

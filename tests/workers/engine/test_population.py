@@ -151,6 +151,22 @@ def signature_of_first(problem, specs):
     return signature
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "stacked"),
+    [
+        ("cnn-image", {"width": 16}, True),
+        ("cnn-image", {"width": 8, "batch_size": 120}, True),
+        ("cnn-image", {"width": 12}, False),  # alone it would need a copy of itself in every layer
+        ("cnn-image", {"width": 16, "batch_size": 120}, False),
+        ("cnn-large", {"width": 16}, False),
+        ("cnn-large", {"width": 16, "batch_size": 4}, True),  # a strided stem leaves a quarter of the pixels
+    ],
+)
+def test_convolutions_are_stacked_where_a_cpu_gains(named_problem, name, change, stacked):
+    problem = named_problem(name)
+    assert (signature_of_first(problem, [problem.spec(**change)]) is not None) == stacked
+
+
 def test_perceptrons_of_nearly_the_same_width_share_a_population(named_problem, finish, curve_of):
     # Given perceptrons of different widths
     problem = named_problem("mlp-tabular")

@@ -52,9 +52,9 @@ the mood of the machine.
 """
 _LARGEST_CONVOLUTION, _LARGEST_NARROW_CONVOLUTION = 100_000, 300_000
 """Likewise numbers in the first layer of convolutional networks (batch, height and width of the image, channels), the
-second for eight channels. Of sixteen and more, 4 members were 1.3x to 1.6x as fast at 32,000 numbers, 1.1x to 1.3x at
-65,000, 0.9x to 1.3x at 131,000; of eight 2.5x at 16,000, 1.6x at 65,000, 1.3x at 200,000, and 16 members 0.7x at
-524,000. Beyond, one member already keeps the processor busy, and the numbers of several no longer fit the cache.
+second for eight channels. Of sixteen and more, 4 members were 1.7x as fast at 33,000 numbers, 1.3x to 1.4x at 66,000,
+and 16 members 0.9x to 1.1x at 131,000; of eight, 4 members 2.7x at 16,000, 1.6x at 66,000, 1.3x at 200,000, and 16
+members 0.7x at 524,000. Beyond, one member already keeps the processor busy, and several no longer fit the cache.
 """
 _NARROWEST = 16
 """Products narrower than this are computed by kernels whose bits depend on how many are multiplied in one call."""

@@ -83,6 +83,8 @@ class Column:
     @cached_property
     def numbers(self) -> Array:
         """(n,), NaN for what is none."""
+        if set(map(type, self.values)) <= {float, int}:
+            return np.array(self.values, dtype=np.float64)
         return np.array([_number(value) for value in self.values])
 
     @cached_property

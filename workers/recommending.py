@@ -97,7 +97,7 @@ class TaskRecommendations:
         histories.catch_up(self._database, project)
         before = self._known.pop(project, None)
         with self._database.reading() as tx:
-            version = histories.version(tx, project) + fitting.version(tx, project)
+            version = fitting.version(tx, project)
             if before is not None and before.version == version:
                 self._known[project] = before
                 return before

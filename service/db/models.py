@@ -55,6 +55,13 @@ class FittedPart:
 
 
 _READ = [models.c[name] for name in StoredModel.__dataclass_fields__]
+_DIGEST = b"""
+    SELECT
+        (SELECT (count(*), sum(trials), max(created_at))::text FROM histories WHERE project_id = %(project)s),
+        (SELECT max(version) FROM models WHERE project_id = %(project)s),
+        (SELECT version FROM models WHERE project_id = %(project)s AND state = 'CHAMPION'),
+        (SELECT count(*) FROM fitted_histories WHERE project_id = %(project)s AND refused_by IS NOT NULL)
+"""
 _NEW_SHARE = 10
 """A fit is due when one history in so many is new."""
 _LEAST_DUE = 4
@@ -80,12 +87,8 @@ def champion(tx: Transaction, project_id: str) -> StoredModel | None:
 
 
 def digest(tx: Transaction, project_id: str) -> str:
-    """Another string whenever another model is in use, or other histories are heard."""
-    own = models.c.project_id == project_id
-    newest = select(func.max(models.c.version)).where(own).scalar_subquery()
-    used = select(models.c.version).where(own, models.c.state == ModelState.CHAMPION.value).scalar_subquery()
-    marked = select(func.count()).where(_marked(project_id)).scalar_subquery()
-    return str(tuple(tx.connection.execute(select(newest, used, marked)).one()))
+    """Another string whenever the project's histories are others, another model is in use, or others are heard."""
+    return str(tx.rows(_DIGEST, {"project": project_id})[0])
 
 
 def insert(tx: Transaction, row: Mapping[str, object]) -> None:

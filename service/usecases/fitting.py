@@ -165,7 +165,7 @@ def covered(tx: Transaction, fit: StoredModel) -> list[StoredHistory]:
 
 
 def version(tx: Transaction, project: str) -> str:
-    """Another string whenever another model is in use, or other histories are heard."""
+    """Another string whenever the histories are others, another model is in use, or others are heard."""
     return rows.digest(tx, project)
 
 

@@ -164,11 +164,6 @@ def read_some(tx: Transaction, project: str, fingerprints: Sequence[str]) -> lis
     return history_rows.list_ended(tx, project, before=None, fingerprints=fingerprints, limit=MAX_HISTORIES)
 
 
-def version(tx: Transaction, project: str) -> str:
-    """Another string whenever the project's histories are others."""
-    return f"{project} {history_rows.count(tx, project)} {history_rows.newest(tx, project)}"
-
-
 def catch_up(database: Database, project: str, before: datetime | None = None) -> None:
     """Makes the histories that upkeep has not made yet of what ended by `before`."""
     while True:

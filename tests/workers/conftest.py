@@ -15,6 +15,7 @@ from sqlalchemy import func, select, update
 
 from foretune.events import Event
 from foretune.json_types import JsonObject, JsonValue
+from foretune.states import ExperimentState
 from foretune.wire import experiments as wire
 from foretune.wire.experiments import ExperimentRequest
 from foretune.wire.trials import Trial
@@ -96,6 +97,11 @@ class Bench:
     def worker(self, name: str, at: Mapping[int, Callable[[], object]] | None = None) -> HookedProcess:
         """Another worker, with hooks of its own."""
         return replace(self.process, id=name, stopping=threading.Event(), at=at or {}, done=set())
+
+    def stopped_at(self, epochs: int, name: str = "wrk_first") -> HookedProcess:
+        """A worker that is asked to stop as soon as its trials have so many measurements."""
+        worker = self.worker(name)
+        return replace(worker, at={epochs: worker.stopping.set})
 
     def of_project(self, project: str) -> Bench:
         """The same workers, for another project's client."""
@@ -190,3 +196,19 @@ def checkpoint_files(tmp_path: Path) -> Callable[[], set[str]]:
         return {str(path.relative_to(root)) for path in root.glob("checkpoints/**/*") if path.is_file()}
 
     return keys
+
+
+@pytest.fixture(scope="module")
+def remembered() -> dict[str, list[object]]:
+    return {}
+
+
+@pytest.fixture
+def undisturbed(bench: Bench, remembered: dict[str, list[object]]) -> list[object]:
+    """The curves of an experiment that nothing happened to; trained once for all tests."""
+    if not remembered:
+        experiment_id = bench.submit()
+        bench.work(experiment_id)
+        assert bench.experiment(experiment_id).state is ExperimentState.COMPLETED
+        remembered["curves"] = list(bench.curves(experiment_id))
+    return remembered["curves"]

@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import delete, select
 
-from foretune.errors import StorageFull, Unavailable
 from foretune.events import EventType
 from foretune.states import ExperimentState, TrialState
 from service.artifacts import ArtifactStore
 from service.bus.names import QUEUE_TRAIN
 from service.db.tables import datasets as dataset_table
 from service.settings import settings
-from service.usecases import checkpoints, experiments, shifts, trials, upkeep
+from service.usecases import experiments, shifts, trials, upkeep
 from service.usecases.outcomes import Measured
 from service.usecases.shifts import TrialReport, Verdict
 from service.usecases.trials import Proposed
 
 if TYPE_CHECKING:
-    from tests.workers.conftest import Bench, HookedProcess
+    from tests.workers.conftest import Bench
 
 E, T = ExperimentState, TrialState
 
@@ -34,28 +33,6 @@ class Died(BaseException):
 
 def die() -> None:
     raise Died
-
-
-def stopped_at(bench: Bench, epochs: int, name: str = "wrk_first") -> HookedProcess:
-    """A worker that is asked to stop as soon as its trials have so many measurements."""
-    worker = bench.worker(name)
-    return replace(worker, at={epochs: worker.stopping.set})
-
-
-@pytest.fixture(scope="module")
-def remembered() -> dict[str, list[object]]:
-    return {}
-
-
-@pytest.fixture
-def undisturbed(bench: Bench, remembered: dict[str, list[object]]) -> list[object]:
-    """The curves of an experiment that nothing happened to; trained once for all tests."""
-    if not remembered:
-        experiment_id = bench.submit()
-        bench.work(experiment_id)
-        assert bench.experiment(experiment_id).state is E.COMPLETED
-        remembered["curves"] = list(bench.curves(experiment_id))
-    return remembered["curves"]
 
 
 class TestToTheEnd:
@@ -150,7 +127,7 @@ class TestInterrupted:
     ) -> None:
         """Given a worker drains in the middle, the numbers are those of an undisturbed run, to the last bit."""
         experiment_id = bench.submit()
-        bench.work(experiment_id, stopped_at(bench, epochs))
+        bench.work(experiment_id, bench.stopped_at(epochs))
         experiment = bench.experiment(experiment_id)
         assert experiment.state is E.RUNNING
         assert experiment.progress.trials.get("RUNNING", 0) == 0
@@ -182,40 +159,6 @@ class TestInterrupted:
         lost = [event.data for event in bench.events(experiment_id) if event.type is EventType.WORKER_LOST]
         assert lost == [{"trial": trial.id, "number": 1, "worker": "wrk_first", "attempts": 1}]
         assert bench.checkpoints_known() <= checkpoint_files()
-
-    def test_a_lost_checkpoint_costs_time_alone(
-        self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore
-    ) -> None:
-        experiment_id = bench.submit()
-        bench.work(experiment_id, stopped_at(bench, 3))
-        for key in bench.checkpoints_known():
-            artifacts.delete(key)
-        bench.work(experiment_id)
-        assert bench.curves(experiment_id) == undisturbed
-
-    def test_a_damaged_checkpoint_costs_time_alone(
-        self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore
-    ) -> None:
-        experiment_id = bench.submit()
-        bench.work(experiment_id, stopped_at(bench, 3))
-        for key in bench.checkpoints_known():
-            artifacts.put_bytes(key, artifacts.read_bytes(key)[:-100])
-        bench.work(experiment_id)
-        assert bench.curves(experiment_id) == undisturbed
-
-    def test_a_checkpoint_of_another_network_costs_time_alone(
-        self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore
-    ) -> None:
-        """As when the network was changed since: the trial starts anew, and no epoch is told twice."""
-        experiment_id, other = bench.submit(), bench.submit(fixed={"width": 24, "depth": 2, "batch_size": 256})
-        bench.work(other, stopped_at(bench, 3, "wrk_other"))
-        (foreign,) = bench.checkpoints_known()
-        bench.work(experiment_id, stopped_at(bench, 3))
-        (key,) = bench.checkpoints_known() - {foreign}
-        artifacts.put_bytes(key, artifacts.read_bytes(foreign))
-        bench.work(experiment_id)
-        assert bench.experiment(experiment_id).state is E.COMPLETED
-        assert bench.curves(experiment_id) == undisturbed
 
     def test_paused_and_resumed(self, bench: Bench, undisturbed: list[object]) -> None:
         experiment_id = bench.submit()
@@ -257,43 +200,6 @@ class TestInterrupted:
 
         bench.work(experiment_id, bench.worker("wrk_first", {4: cancel_and_delete}))
         assert checkpoint_files() == set()
-
-    def test_what_a_killed_worker_left_is_tidied_after_the_end(
-        self,
-        bench: Bench,
-        artifacts: ArtifactStore,
-        checkpoint_files: Callable[[], set[str]],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        """Given checkpoints that nothing refers to, they go once no late writer can come, and no other does."""
-        experiment_id, running = bench.submit(), bench.submit()
-        bench.work(running, stopped_at(bench, 2))
-        (trial, *_) = bench.trials(running)
-        for one in (experiment_id, running):
-            artifacts.put_bytes(f"checkpoints/{one}/{trial.id}/7-77", b"nobody knows of it")
-        bench.work(experiment_id)
-        before = checkpoint_files()
-        assert checkpoints.tidy_finished(bench.database, artifacts) == 0
-        assert checkpoint_files() == before
-        monkeypatch.setenv("FORETUNE_WORKER_LEASE_S", "0.000001")
-        settings.cache_clear()
-        assert checkpoints.tidy_finished(bench.database, artifacts) == 1
-        assert before - checkpoint_files() == {f"checkpoints/{experiment_id}/{trial.id}/7-77"}
-        assert bench.checkpoints_known() <= checkpoint_files()
-        assert checkpoints.tidy_finished(bench.database, artifacts) == 0
-
-    def test_a_store_that_is_away_is_tidied_later(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        class AwayStore(ArtifactStore):
-            def delete_all_but(self, folder: str, kept: object) -> int:
-                raise Unavailable("the store is away")
-
-        away = AwayStore.__new__(AwayStore)
-        away.__dict__.update(bench.process.artifacts.__dict__)
-        bench.work(bench.submit())
-        monkeypatch.setenv("FORETUNE_WORKER_LEASE_S", "0.000001")
-        settings.cache_clear()
-        assert checkpoints.tidy_finished(bench.database, away) == 0
-        assert checkpoints.tidy_finished(bench.database, bench.process.artifacts) == 1
 
     def test_a_shift_on_nothing_does_nothing(self, bench: Bench) -> None:
         bench.work("exp_unknown")
@@ -339,20 +245,6 @@ class TestFaults:
         assert experiment.state is E.FAILED
         assert experiment.reason == f"no trial gave a value; trial 1: {trials[0].reason}"
 
-    def test_a_full_disk_costs_checkpoints_alone(self, bench: Bench, undisturbed: list[object]) -> None:
-        class FullStore(ArtifactStore):
-            def put_bytes(self, key: str, data: bytes) -> None:
-                raise StorageFull
-
-        experiment_id = bench.submit()
-        worker = bench.worker("wrk_full")
-        store = FullStore.__new__(FullStore)
-        store.__dict__.update(worker.artifacts.__dict__)
-        bench.work(experiment_id, replace(worker, artifacts=store))
-        assert bench.experiment(experiment_id).state is E.COMPLETED
-        assert bench.curves(experiment_id) == undisturbed
-        assert not any(experiment_id in key for key in bench.checkpoints_known())
-
     def test_an_artifact_store_that_is_away_costs_no_trial(self, bench: Bench, artifacts: ArtifactStore) -> None:
         """Given the data cannot be read for a while, the trial waits for another shift, at no loss."""
 
@@ -361,7 +253,7 @@ class TestFaults:
                 raise OSError("the store is away")
 
         experiment_id = bench.submit()
-        bench.work(experiment_id, stopped_at(bench, 2))
+        bench.work(experiment_id, bench.stopped_at(2))
         worker = bench.worker("wrk_away")
         store = AwayStore.__new__(AwayStore)
         store.__dict__.update(worker.artifacts.__dict__)
@@ -443,7 +335,7 @@ class TestAttempts:
         """Given a long trial that many shifts took turns on, one lost worker does not fail it."""
         experiment_id = bench.submit(budget={"max_trials": 1, "max_epochs": 30})
         for number in range(9):
-            bench.work(experiment_id, stopped_at(bench, 1, f"wrk_{number}"))
+            bench.work(experiment_id, bench.stopped_at(1, f"wrk_{number}"))
         with pytest.raises(Died):
             bench.work(experiment_id, bench.worker("wrk_last", {1: die}))
         bench.let_leases_run_out()

@@ -1,0 +1,111 @@
+"""Checkpoints that are lost, damaged, foreign, left behind, or cannot be written: they cost time and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from foretune.errors import StorageFull, Unavailable
+from foretune.states import ExperimentState
+from service.artifacts import ArtifactStore
+from service.settings import settings
+from service.usecases import checkpoints
+
+if TYPE_CHECKING:
+    from tests.workers.conftest import Bench
+
+E = ExperimentState
+
+
+class TestRead:
+    def test_a_lost_checkpoint_costs_time_alone(
+        self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore
+    ) -> None:
+        experiment_id = bench.submit()
+        bench.work(experiment_id, bench.stopped_at(3))
+        for key in bench.checkpoints_known():
+            artifacts.delete(key)
+        bench.work(experiment_id)
+        assert bench.curves(experiment_id) == undisturbed
+
+    def test_a_damaged_checkpoint_costs_time_alone(
+        self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore
+    ) -> None:
+        experiment_id = bench.submit()
+        bench.work(experiment_id, bench.stopped_at(3))
+        for key in bench.checkpoints_known():
+            artifacts.put_bytes(key, artifacts.read_bytes(key)[:-100])
+        bench.work(experiment_id)
+        assert bench.curves(experiment_id) == undisturbed
+
+    def test_a_checkpoint_of_another_network_costs_time_alone(
+        self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore
+    ) -> None:
+        """As when the network was changed since: the trial starts anew, and no epoch is told twice."""
+        experiment_id, other = bench.submit(), bench.submit(fixed={"width": 24, "depth": 2, "batch_size": 256})
+        bench.work(other, bench.stopped_at(3, "wrk_other"))
+        (foreign,) = bench.checkpoints_known()
+        bench.work(experiment_id, bench.stopped_at(3))
+        (key,) = bench.checkpoints_known() - {foreign}
+        artifacts.put_bytes(key, artifacts.read_bytes(foreign))
+        bench.work(experiment_id)
+        assert bench.experiment(experiment_id).state is E.COMPLETED
+        assert bench.curves(experiment_id) == undisturbed
+
+
+class TestWritten:
+    def test_a_full_disk_costs_checkpoints_alone(self, bench: Bench, undisturbed: list[object]) -> None:
+        class FullStore(ArtifactStore):
+            def put_bytes(self, key: str, data: bytes) -> None:
+                raise StorageFull
+
+        experiment_id = bench.submit()
+        worker = bench.worker("wrk_full")
+        store = FullStore.__new__(FullStore)
+        store.__dict__.update(worker.artifacts.__dict__)
+        bench.work(experiment_id, replace(worker, artifacts=store))
+        assert bench.experiment(experiment_id).state is E.COMPLETED
+        assert bench.curves(experiment_id) == undisturbed
+        assert not any(experiment_id in key for key in bench.checkpoints_known())
+
+
+class TestTidied:
+    def test_what_a_killed_worker_left_is_tidied_after_the_end(
+        self,
+        bench: Bench,
+        artifacts: ArtifactStore,
+        checkpoint_files: Callable[[], set[str]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Given checkpoints that nothing refers to, they go once no late writer can come, and no other does."""
+        experiment_id, running = bench.submit(), bench.submit()
+        bench.work(running, bench.stopped_at(2))
+        (trial, *_) = bench.trials(running)
+        for one in (experiment_id, running):
+            artifacts.put_bytes(f"checkpoints/{one}/{trial.id}/7-77", b"nobody knows of it")
+        bench.work(experiment_id)
+        before = checkpoint_files()
+        assert checkpoints.tidy_finished(bench.database, artifacts) == 0
+        assert checkpoint_files() == before
+        monkeypatch.setenv("FORETUNE_WORKER_LEASE_S", "0.000001")
+        settings.cache_clear()
+        assert checkpoints.tidy_finished(bench.database, artifacts) == 1
+        assert before - checkpoint_files() == {f"checkpoints/{experiment_id}/{trial.id}/7-77"}
+        assert bench.checkpoints_known() <= checkpoint_files()
+        assert checkpoints.tidy_finished(bench.database, artifacts) == 0
+
+    def test_a_store_that_is_away_is_tidied_later(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        class AwayStore(ArtifactStore):
+            def delete_all_but(self, folder: str, kept: object) -> int:
+                raise Unavailable("the store is away")
+
+        away = AwayStore.__new__(AwayStore)
+        away.__dict__.update(bench.process.artifacts.__dict__)
+        bench.work(bench.submit())
+        monkeypatch.setenv("FORETUNE_WORKER_LEASE_S", "0.000001")
+        settings.cache_clear()
+        assert checkpoints.tidy_finished(bench.database, away) == 0
+        assert checkpoints.tidy_finished(bench.database, bench.process.artifacts) == 1

@@ -19,7 +19,6 @@ from foretune.json_types import JsonObject
 from foretune.spaces import Space
 from foretune.states import ExperimentState
 from metalearner import Effort
-from service.bus.names import QUEUE_TRAIN
 from service.settings import settings
 from service.usecases import outcomes, shifts
 from service.usecases.checkpoints import folder_of
@@ -121,7 +120,7 @@ class Shift:
             if ended or now - reported_at >= _REPORT_EVERY_S or self._may_end(claim.experiment):
                 freed = self._report(engine)
                 reported_at = time.monotonic()
-            if self._process.draining() or (now >= deadline and self._others_wait()):
+            if self._process.draining() or (now >= deadline and self._process.bus.waiting_to_train() > 0):
                 break
             if freed or now >= self._fill_at:
                 self._fill(engine, task)
@@ -137,13 +136,6 @@ class Shift:
             return False
         measured = [one.value for held in self._held.values() for one in held.measured if one.value is not None]
         return any(not goal.better(target, value) for value in measured)
-
-    def _others_wait(self) -> bool:
-        try:
-            return self._process.bus.queue_lengths((QUEUE_TRAIN,))[QUEUE_TRAIN] > 0
-        except Exception as error:  # noqa: BLE001 - Redis may be away; then nobody waits
-            _log.warning("queue_unknown", error=str(error))
-            return False
 
     def _claim(self, slots: int, *, leave: bool = False) -> shifts.Claim | None:
         try:

@@ -13,7 +13,7 @@ import redis.asyncio
 from foretune.errors import ForetuneError
 from foretune.ids import new_id
 from foretune.json_types import JsonObject
-from service.bus.names import CALLS, event_channel, reply_key
+from service.bus.names import CALLS, QUEUE_TRAIN, event_channel, reply_key
 from service.bus.one_way import OneWay
 
 _REPLY_KEPT_S = 60
@@ -99,6 +99,13 @@ class Bus:
         for queue in queues:
             pipeline.llen(queue)
         return dict(zip(queues, map(int, pipeline.execute()), strict=True))
+
+    def waiting_to_train(self) -> int:
+        """How many messages train workers have not taken yet; as good as none while Redis is away."""
+        try:
+            return self.queue_lengths((QUEUE_TRAIN,))[QUEUE_TRAIN]
+        except (redis.RedisError, OSError):
+            return 0
 
     async def close(self) -> None:
         self._one_way.close()

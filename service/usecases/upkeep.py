@@ -38,9 +38,12 @@ def sweep(database: Database, bus: Bus) -> None:
             _free_expired(database, bus, experiment_id, [trial_id for _, trial_id in rows])
     with database.transaction() as tx:
         open_ids = upkeep_rows.open_experiments(tx, _RING_AFTER)
+    # A message says that there is work, whoever it names. While all workers are busy nobody takes any: one for each
+    # experiment is enough.
+    told = bus.waiting_to_train() >= len(open_ids)
     for experiment_id in open_ids:
         with suppress(NotFound):
-            _wake(database, bus, experiment_id)
+            _wake(database, bus, experiment_id, ring=not told)
     with database.transaction() as tx:
         for dataset_id in upkeep_rows.stuck_datasets(tx, _RING_AFTER):
             tx.after_commit(lambda dataset_id=dataset_id: send("datasets.parse", dataset_id), once=dataset_id)  # type: ignore[misc]
@@ -83,8 +86,8 @@ def _is_hopeless(tx: Transaction, trial: StoredTrial) -> bool:
     return trial.attempts >= MAX_ATTEMPTS and upkeep_rows.losses_in_a_row(tx, trial) >= MAX_ATTEMPTS - 1
 
 
-def _wake(database: Database, bus: Bus, experiment_id: str) -> None:
-    """Ends the experiment if it is over; else rings if nobody works on it, or if more could."""
+def _wake(database: Database, bus: Bus, experiment_id: str, *, ring: bool) -> None:
+    """Ends the experiment if it is over; else, with `ring`, rings if nobody works on it, or if more could."""
     with (
         database.transaction() as tx,
         Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger,
@@ -96,5 +99,5 @@ def _wake(database: Database, bus: Bus, experiment_id: str) -> None:
         now = ledger.experiment
         left = now.trials_queued + now.max_trials - now.trials_created
         # Whoever holds all that may run will take the rest too.
-        if now.mode == Mode.MANAGED and left and now.trials_running < now.parallelism:
+        if ring and now.mode == Mode.MANAGED and left and now.trials_running < now.parallelism:
             experiments.ring(ledger, workers=1)

@@ -97,6 +97,20 @@ class TestRinging:
         sweep(world)
         assert waiting(world, QUEUE_TRAIN) == 1
 
+    def test_messages_do_not_pile_up_while_every_worker_is_busy(self, world: World, published: None) -> None:
+        """Given nobody takes any for a while, there is one for each experiment, and one that is lost comes again."""
+        made = [world.submit_managed().id for _ in range(3)]
+        world.lose_messages()
+        for _ in range(4):
+            for experiment_id in made:
+                world.let_time_pass(experiment_id, 60)
+            sweep(world)
+            assert waiting(world, QUEUE_TRAIN) == 3
+        world.lose_messages()
+        world.let_time_pass(made[0], 60)
+        sweep(world)
+        assert waiting(world, QUEUE_TRAIN) == 1
+
     @pytest.mark.parametrize("verb", ["pause", "cancel"])
     def test_what_does_not_run_is_not_rung_for(self, world: World, silent: str, verb: str) -> None:
         with world.database.transaction() as tx:
@@ -123,7 +137,7 @@ class TestRinging:
                 chosen = upkeep_rows.open_experiments(tx, timedelta(seconds=5), limit=2)
             seen += chosen
             for experiment_id in chosen:
-                upkeep._wake(world.database, world.bus, experiment_id)
+                upkeep._wake(world.database, world.bus, experiment_id, ring=True)
         assert set(seen) == made
 
 

@@ -104,7 +104,7 @@ class Slot:
         if self._keys_of != self.epoch:
             per_epoch = self.batches.updates_per_epoch
             first = self.epoch * per_epoch
-            seeds = [streams.at(self._streams.noise, first + position) for position in range(per_epoch)]
+            seeds = streams.run(self._streams.noise, first, per_epoch)
             self._keys, self._keys_of = layer_keys(seeds, len(self.dropouts)), self.epoch
         return self._keys
 
@@ -114,16 +114,19 @@ class Slot:
             self.batches.start_epoch(streams.at(self._streams.order, self.epoch))
             self._ordered_epoch = self.epoch
 
-    def take(self, loss: float, rows: int) -> None:
-        """Notes the loss of the next update that was made. Raises Diverged at a bad one."""
-        if not loss <= self._bound:  # NaN is not
-            problem = self.monitor.problem_with(loss)
-            if problem is not None:
-                raise Diverged(f"diverged at epoch {self.epoch + 1}, update {self._read + 1}: loss {problem}")
-            self._bound = self.monitor.bound
-        self._read += 1
-        self._loss_sum += loss * rows
-        self._rows_seen += rows
+    def take(self, losses: Sequence[float]) -> None:
+        """Notes the losses of the next updates that were made, all of this epoch. Raises Diverged at a bad one."""
+        begun = self.epoch * self.batches.updates_per_epoch
+        for loss in losses:
+            if not loss <= self._bound:  # NaN is not
+                problem = self.monitor.problem_with(loss)
+                if problem is not None:
+                    raise Diverged(f"diverged at epoch {self.epoch + 1}, update {self._read + 1}: loss {problem}")
+                self._bound = self.monitor.bound
+            rows = self.batches.counts[self._read - begun]
+            self._read += 1
+            self._loss_sum += loss * rows
+            self._rows_seen += rows
 
     def close_epoch(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Ends the epoch with these validation metrics; what it reports. Raises Diverged when they are bad."""

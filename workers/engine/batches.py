@@ -13,6 +13,7 @@ weigh nothing.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -143,9 +144,15 @@ def _counts(rows: int, parts: int) -> tuple[int, ...]:
 
 
 def _places(order: Tensor, parts: int, bucket: int) -> Tensor:  # (N,) -> (parts, bucket)
-    edges = torch.arange(parts + 1, device=order.device) * len(order) // parts
-    steps = torch.arange(bucket, device=order.device)
-    return order[torch.minimum(edges[:-1, None] + steps, edges[1:, None] - 1)]
+    return order.index_select(0, _ranks(len(order), parts, bucket, order.device)).view(parts, bucket)
+
+
+@lru_cache(maxsize=64)
+def _ranks(rows: int, parts: int, bucket: int, device: torch.device) -> Tensor:  # (parts * bucket,)
+    """Which of an epoch's rows each place of its padded batches takes: the same in every epoch of every trial."""
+    edges = torch.arange(parts + 1, device=device) * rows // parts
+    steps = torch.arange(bucket, device=device)
+    return torch.minimum(edges[:-1, None] + steps, edges[1:, None] - 1).view(-1)
 
 
 def _moved(batch: Tensor, device: torch.device) -> Tensor:

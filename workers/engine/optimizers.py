@@ -21,7 +21,7 @@ One vectorised update of many rows was slower on a CPU than these kernels row by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 import torch
@@ -83,7 +83,6 @@ def _fused_sgd(weights: Tensor, gradient: Tensor, state: Mapping[str, Tensor], s
 
 
 def _fused_adam(weights: Tensor, gradient: Tensor, state: Mapping[str, Tensor], settings: TrainingSettings) -> Update:
-    steps = torch.zeros(())
     kernel = partial(
         torch._fused_adam_ if settings.optimizer == "adam" else torch._fused_adamw_,
         [weights],
@@ -91,7 +90,6 @@ def _fused_adam(weights: Tensor, gradient: Tensor, state: Mapping[str, Tensor], 
         [state["first_moment"]],
         [state["second_moment"]],
         [],
-        [steps],
         beta1=settings.beta1,
         beta2=settings.beta2,
         weight_decay=settings.weight_decay,
@@ -101,10 +99,15 @@ def _fused_adam(weights: Tensor, gradient: Tensor, state: Mapping[str, Tensor], 
     )
 
     def apply(learning_rate: float, number: int) -> None:
-        steps.fill_(number)
-        kernel(lr=learning_rate)
+        kernel([_count(number)], lr=learning_rate)
 
     return apply
+
+
+@lru_cache(maxsize=4096)
+def _count(number: int) -> Tensor:  # ()
+    """A number as the fused kernels want to read it; one tensor for all members that come by."""
+    return torch.full((), float(number))
 
 
 def _plain(

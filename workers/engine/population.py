@@ -10,8 +10,8 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from workers.engine.device import free_cache, is_out_of_memory
@@ -22,11 +22,8 @@ from workers.engine.trial import FailureKind
 from workers.engine.way import StepFailed, Way
 
 _LOSSES_AT_ONCE = 16
-"""How many updates' losses are read together from a device that works behind our back; a CPU's one by one."""
+"""How many updates' losses are read together: some devices work behind our back, and each reading costs."""
 _log = logging.getLogger(__name__)
-
-_Waiting: TypeAlias = tuple[Tensor, list[int]]
-"""Losses of a step that were not read yet, and how many rows each is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Population:
         Members that fail, or have trained all their epochs, leave. Raises StepFailed.
         """
         ends: list[EpochEnd] = []
-        waiting: list[_Waiting] = []
+        waiting: list[Tensor] = []  # the losses (n,) of updates that were not read yet
         while not ends:
             if self._changed or self._left == 0:
                 self._begin()
@@ -94,7 +91,7 @@ class Population:
                 ends = self._step(waiting)
             ended = [] if self._left else [member for member in self.members if member.left == 0]
             late = deadline is not None and time.perf_counter() >= deadline
-            if waiting and (ended or late or len(waiting) >= self._losses_at_once):
+            if waiting and (ended or late or len(waiting) >= _LOSSES_AT_ONCE):
                 ends += self._read(waiting)
                 ended = [member for member in ended if member in self.members]
             if ended:
@@ -102,10 +99,6 @@ class Population:
             if late:
                 break
         return ends
-
-    @property
-    def _losses_at_once(self) -> int:
-        return 1 if self.members[0].data.device.type == "cpu" else _LOSSES_AT_ONCE
 
     def _begin(self) -> None:
         """Prepares the steps until the next end of an epoch; that may have come already."""
@@ -119,20 +112,22 @@ class Population:
                 member.begin_epoch()
             self._way.begin_epochs(members)
 
-    def _step(self, waiting: list[_Waiting]) -> list[EpochEnd]:
-        """One update of everybody. A single member that raises is out, and returned."""
+    def _step(self, waiting: list[Tensor]) -> list[EpochEnd]:
+        """One update of everybody. A single member that raises is out, and returned; so are those, when a step fails,
+        whose divergence is found in the losses that wait: it came first.
+        """
         started = time.perf_counter()
         members = self.members
         try:
             losses = self._way.step(members)
-        except StepFailed:
-            self._read(waiting)
-            raise
         except Exception as error:
-            if len(members) > 1:
+            ends = self._read(waiting)
+            if ends:
+                return ends
+            if isinstance(error, StepFailed) or len(members) > 1:
                 raise
             return [self._failed(members[0], error)]
-        waiting.append((losses, [member.batches.counts[member.position] for member in members]))
+        waiting.append(losses)
         self._left -= 1
         share = (time.perf_counter() - started) / len(members)
         self.pace.add(share)
@@ -142,17 +137,18 @@ class Population:
         self.progress += 1.0 / members[0].batches.updates_per_epoch
         return []
 
-    def _read(self, waiting: list[_Waiting]) -> list[EpochEnd]:
+    def _read(self, waiting: list[Tensor]) -> list[EpochEnd]:
         """Takes in the losses of the last steps, which it forgets; those that diverged leave."""
-        table = [losses.tolist() for losses, _ in waiting]
+        if not waiting:
+            return []
+        table = torch.stack(waiting, 1).tolist()
+        waiting.clear()
         ends = []
-        for position, member in enumerate(tuple(self.members)):
+        for member, losses in zip(tuple(self.members), table, strict=True):
             try:
-                for losses, (_, rows) in zip(table, waiting, strict=True):
-                    member.take(losses[position], rows[position])
+                member.take(losses)
             except Diverged as error:
                 ends.append(self._out(member, str(error), FailureKind.DIVERGED))
-        waiting.clear()
         return ends
 
     def _close(self, ended: Sequence[Slot]) -> list[EpochEnd]:

@@ -32,6 +32,9 @@ from workers.networks.reading import read_config
 
 StoredShapes = Mapping[str, tuple[int, ...]]
 
+_KEYS_AT_ONCE = 256
+"""Noise is keyed for so many updates together; numpy's calls cost more than its arithmetic."""
+
 
 class Diverged(Exception):
     """A loss of this trial is NaN, infinite or absurd."""
@@ -69,7 +72,7 @@ class Slot:
         self.seconds = 0.0
         self._read, self._loss_sum, self._rows_seen = 0, 0.0, 0
         self._bound = -math.inf
-        self._ordered_epoch = self._keys_of = -1
+        self._ordered_epoch, self._keys_from = -1, 0
         self._keys = torch.empty(0, dtype=torch.int32)
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -101,12 +104,13 @@ class Slot:
 
     def noise_keys(self) -> Tensor:  # (updates_per_epoch, layers, 2) int32, on the CPU
         """The keys of its dropout layers for every update of the epoch."""
-        if self._keys_of != self.epoch:
-            per_epoch = self.batches.updates_per_epoch
-            first = self.epoch * per_epoch
-            seeds = [streams.at(self._streams.noise, first + position) for position in range(per_epoch)]
-            self._keys, self._keys_of = layer_keys(seeds, len(self.dropouts)), self.epoch
-        return self._keys
+        per_epoch = self.batches.updates_per_epoch
+        first = self.epoch * per_epoch
+        ahead = first - self._keys_from
+        if not 0 <= ahead <= len(self._keys) - per_epoch:
+            seeds = streams.run(self._streams.noise, first, max(per_epoch, _KEYS_AT_ONCE))
+            self._keys, self._keys_from, ahead = layer_keys(seeds, len(self.dropouts)), first, 0
+        return self._keys[ahead : ahead + per_epoch]
 
     def begin_epoch(self) -> None:
         """Draws the data order of a new epoch, if it stands in one."""
@@ -114,16 +118,19 @@ class Slot:
             self.batches.start_epoch(streams.at(self._streams.order, self.epoch))
             self._ordered_epoch = self.epoch
 
-    def take(self, loss: float, rows: int) -> None:
-        """Notes the loss of the next update that was made. Raises Diverged at a bad one."""
-        if not loss <= self._bound:  # NaN is not
-            problem = self.monitor.problem_with(loss)
-            if problem is not None:
-                raise Diverged(f"diverged at epoch {self.epoch + 1}, update {self._read + 1}: loss {problem}")
-            self._bound = self.monitor.bound
-        self._read += 1
-        self._loss_sum += loss * rows
-        self._rows_seen += rows
+    def take(self, losses: Sequence[float]) -> None:
+        """Notes the losses of the next updates that were made, all of this epoch. Raises Diverged at a bad one."""
+        begun = self.epoch * self.batches.updates_per_epoch
+        for loss in losses:
+            if not loss <= self._bound:  # NaN is not
+                problem = self.monitor.problem_with(loss)
+                if problem is not None:
+                    raise Diverged(f"diverged at epoch {self.epoch + 1}, update {self._read + 1}: loss {problem}")
+                self._bound = self.monitor.bound
+            rows = self.batches.counts[self._read - begun]
+            self._read += 1
+            self._loss_sum += loss * rows
+            self._rows_seen += rows
 
     def close_epoch(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Ends the epoch with these validation metrics; what it reports. Raises Diverged when they are bad."""

@@ -25,20 +25,22 @@ def classification(
     classes: int,
 ) -> tuple[Tensor, Tensor]:
     """The losses (m,) and their derivatives (m, B, K') by the logits, which are overwritten."""
-    padding = slice(classes, logits.shape[2])
-    logits[:, :, padding].fill_(_NO_LOGIT)
+    places, weights = targets.unsqueeze(2), row_weights.neg().unsqueeze(2)
+    logits[:, :, classes:].fill_(_NO_LOGIT)
     log_probabilities = torch.log_softmax(logits, 2)
-    wanted = logits.zero_().scatter_(2, targets.unsqueeze(2), 1.0)
-    if smoothing is not None:
+    wanted = logits.zero_().scatter_(2, places, weights)  # -u t
+    # Either way a member that does not smooth has the same bits: all that smoothing adds to it are zeros. For that no
+    # logarithm may be infinite.
+    lowest = torch.finfo(logits.dtype).min
+    if smoothing is None:
+        row_losses = log_probabilities.gather(2, places).clamp_(min=lowest).mul_(weights).squeeze(2)
+    else:
         wanted.mul_(1.0 - smoothing)
-        wanted[:, :, :classes].add_(smoothing / classes)
-    if classes < logits.shape[2]:
-        # Padding gets the probability 1 and is wanted with 1: no loss, no derivative, no underflowing exponential.
-        log_probabilities[:, :, padding].zero_()
-        wanted[:, :, padding].fill_(1.0)
-    losses = torch.mul(wanted, log_probabilities).sum(2).mul_(row_weights).sum(1).neg_()
-    derivatives = log_probabilities.exp_().sub_(wanted).mul_(row_weights.unsqueeze(2))
-    return losses, derivatives
+        wanted[:, :, :classes].add_(weights * (smoothing / classes))
+        row_losses = torch.mul(log_probabilities.clamp_(min=lowest), wanted).sum(2)
+    # That is -u t - p sum_k(-u t_k), and t sums to one.
+    derivatives = torch.ops.aten._log_softmax_backward_data(wanted, log_probabilities, 2, logits.dtype)
+    return row_losses.sum(1), derivatives
 
 
 def regression(

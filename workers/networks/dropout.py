@@ -75,14 +75,15 @@ def set_noise(layers: Sequence[Dropout], key: int) -> None:
         layer.key.copy_(own)
 
 
-def layer_keys(keys: Sequence[int], layers: int) -> Tensor:  # (len(keys), layers, 2) int32
+def layer_keys(keys: Sequence[int] | NDArray[np.uint64], layers: int) -> Tensor:  # (len(keys), layers, 2) int32
     """The odd multiplier and the offset of every layer at each update: splitmix64 of both, its halves."""
     word = np.array(keys, dtype=np.uint64)[:, None] + np.arange(1, layers + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     word ^= word >> np.uint64(31)
-    halves = np.stack([word >> np.uint64(32) | np.uint64(1), word & np.uint64(0xFFFFFFFF)], 2)
-    return torch.from_numpy(halves.astype(np.uint32).view(np.int32))
+    halves = np.empty((*word.shape, 2), dtype=np.uint32)
+    halves[:, :, 0], halves[:, :, 1] = word >> np.uint64(32) | np.uint64(1), word
+    return torch.from_numpy(halves.view(np.int32))
 
 
 @lru_cache(maxsize=64)

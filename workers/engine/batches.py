@@ -147,7 +147,7 @@ def _places(order: Tensor, parts: int, bucket: int) -> Tensor:  # (N,) -> (parts
     return order.index_select(0, _ranks(len(order), parts, bucket, order.device)).view(parts, bucket)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _ranks(rows: int, parts: int, bucket: int, device: torch.device) -> Tensor:  # (parts * bucket,)
     """Which of an epoch's rows each place of its padded batches takes: the same in every epoch of every trial."""
     edges = torch.arange(parts + 1, device=device) * rows // parts

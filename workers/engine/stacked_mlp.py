@@ -33,6 +33,9 @@ from workers.networks.mlp import MLP
 _WIDE, _WIDTH_MULTIPLE = 64, 8
 """From this width on, padding to a multiple of 16 would cost more arithmetic than it gains."""
 
+_CACHED = 1 << 18
+"""Numbers of a layer's outputs that a processor's cache holds beside the weights: evaluation takes no more at once."""
+
 _aten = torch.ops.aten
 _FORWARD: dict[ActivationName, Callable[[Tensor, Tensor], object]] = {
     "relu": lambda z, out: torch.relu_(z) if out is z else torch.clamp_min(z, 0.0, out=out),
@@ -154,6 +157,14 @@ class StackedMLP:
         return losses
 
     def outputs(self, weights: Tensor, x: Tensor) -> Tensor:  # (m, P), (B, F) -> (m, B, K)
+        together = len(weights)
+        if weights.device.type == "cpu":
+            together = max(1, _CACHED // (len(x) * self._shape.width))
+        if together >= len(weights):
+            return self._outputs(weights, x)
+        return torch.cat([self._outputs(some, x) for some in torch.split(weights, together)])
+
+    def _outputs(self, weights: Tensor, x: Tensor) -> Tensor:  # (m, P), (B, F) -> (m, B, K)
         values = self._layout.views(weights)
         rows = len(x)
         states = functional.pad(x, (0, 0, 0, -rows % self._shape.row_multiple)).expand(len(weights), -1, -1)

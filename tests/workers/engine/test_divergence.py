@@ -3,9 +3,14 @@
 import math
 
 import pytest
+import torch
 
 from workers.engine import FailureKind
+from workers.engine.device_data import on_device
 from workers.engine.divergence import EXPLOSION_FACTOR, DivergenceMonitor
+from workers.engine.population import Population
+from workers.engine.slot import Slot
+from workers.engine.way import StepFailed
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -77,3 +82,43 @@ def test_an_outlier_among_regression_targets_is_no_explosion(named_problem, fini
 
     # Then it trains to the end
     assert finish(engine)["trial"][-1].failure is None
+
+
+class FailingAfterNan:
+    """A way whose first step gives NaN to one member, and whose others fail."""
+
+    name = "failing"
+
+    def __init__(self):
+        self.steps = 0
+
+    def bind(self, members):
+        pass
+
+    def begin_epochs(self, members):
+        pass
+
+    def step(self, members):
+        self.steps += 1
+        if self.steps > 1:
+            raise StepFailed("of no memory")
+        return torch.tensor([1.0, math.nan])
+
+
+def test_a_member_that_diverged_before_a_step_failed_is_reported(problem):
+    # Given two members in a population whose second step fails
+    population = Population(FailingAfterNan(), None)
+    data = on_device(problem.data, torch.device("cpu"))
+    slots = [Slot(problem.network, data, problem.spec(name), None, None) for name in ("calm", "wild")]
+    for slot in slots:
+        population.join(slot)
+
+    # When they train
+    (end,) = population.advance(None)
+
+    # Then the loss that was not read yet tells who is out, and the failure comes at the next call
+    assert end.slot is slots[1]
+    assert end.failure == "diverged at epoch 1, update 1: loss is NaN"
+    assert population.members == [slots[0]]
+    with pytest.raises(StepFailed):
+        population.advance(None)

@@ -183,6 +183,27 @@ def test_the_stacked_loss_is_torchs(classes, smoothing):
     assert torch.count_nonzero(derivatives[:, :, classes:]) == 0
 
 
+def test_a_neighbour_that_smooths_changes_no_bit_of_the_loss():
+    # Given logits of two members, of which the first does not smooth and has a probability of zero
+    draws = torch.Generator().manual_seed(2)
+    logits = torch.randn(2, 8, 16, generator=draws)
+    logits[0, 0, :2] = torch.tensor([3e38, -3e38])
+    targets = torch.randint(10, (2, 8), generator=draws)
+    targets[0, 1] = 0
+    weights = torch.full((2, 8), 1.0 / 8)
+    for first in (0, 1):
+        targets[0, 0] = first
+
+        # When the loss is taken of both, and of the first alone
+        smoothing = torch.tensor([0.0, 0.1]).view(2, 1, 1)
+        losses, derivatives = stacked_loss.classification(logits.clone(), targets, weights, smoothing, 10)
+        own = stacked_loss.classification(logits[:1].clone(), targets[:1], weights[:1], None, 10)
+
+        # Then the first has the same bits
+        assert torch.equal(losses[:1], own[0])
+        assert torch.equal(derivatives[:1], own[1])
+
+
 def test_nan_of_one_member_stays_with_it(named_problem):
     for name in ("mlp-tabular", "cnn-image", "gru-sequence", "transformer-text"):
         bench = Bench(named_problem(name), {"batch_size": 16}, "sgd")

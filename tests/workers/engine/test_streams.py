@@ -20,6 +20,12 @@ def test_streams_are_the_same_in_every_version():
     assert streams.at(own.order, 7) == 2918531316711218779
 
 
+def test_a_run_of_a_stream_is_its_positions_one_by_one():
+    stream = streams.streams(3).noise
+    for first in (0, 41, 2**40):
+        assert streams.run(stream, first, 9).tolist() == [streams.at(stream, first + ahead) for ahead in range(9)]
+
+
 def test_large_and_negative_looking_seeds_are_taken():
     for seed in (0, 2**63, 2**64 - 1):
         assert torch.rand(1, generator=streams.generator(seed)).item() < 1.0

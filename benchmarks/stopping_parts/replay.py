@@ -52,10 +52,11 @@ class _Foretune:
 
     def __init__(self, task: CurveTask, seed: int, trials: int) -> None:
         assert task.table is not None
-        self._table, self._goal = task.table, task.goal
+        self._table, self._goal, self._best = task.table, task.goal, task.best
         self._problem = Problem(task.table.space, task.goal, task.merits.shape[1], trials, seed)
         self._memory = Memory()
         self._asked: list[Configuration] = []
+        self._rows: list[int] = []
         self._results: list[Observation] = []
 
     def ask(self, count: int, running: Sequence[int]) -> list[int]:
@@ -69,14 +70,16 @@ class _Foretune:
             effort=Effort.FAST,
         )
         self._asked += [proposal.configuration for proposal in made]
-        return [self._table.place(proposal.configuration) for proposal in made]
+        places = [self._table.place(proposal.configuration) for proposal in made]
+        self._rows += places
+        return places
 
     def tell(self, number: int, merit: float, epochs: int, *, finished: bool) -> None:
         bad = not np.isfinite(merit)
         value = None if bad else self._goal.sign * merit
-        self._results.append(
-            Observation(self._asked[number], value, finished=finished and not bad, infeasible=bad, epochs=epochs)
-        )
+        done = finished and not bad
+        curve = tuple((self._goal.sign * self._best[self._rows[number]]).tolist()) if done else ()
+        self._results.append(Observation(self._asked[number], value, curve, done, bad, epochs))
 
 
 def replay(task: CurveTask, policy: Policy, seed: int, trials: int, proposer: Proposer) -> Replay:

@@ -59,7 +59,7 @@ _DIGEST = b"""
     SELECT
         (SELECT (count(*), sum(trials), max(created_at))::text FROM histories WHERE project_id = %(project)s),
         (SELECT max(version) FROM models WHERE project_id = %(project)s),
-        (SELECT version FROM models WHERE project_id = %(project)s AND state = 'CHAMPION'),
+        (SELECT version FROM models WHERE project_id = %(project)s AND state = %(champion)s),
         (SELECT count(*) FROM fitted_histories WHERE project_id = %(project)s AND refused_by IS NOT NULL)
 """
 _NEW_SHARE = 10
@@ -88,7 +88,7 @@ def champion(tx: Transaction, project_id: str) -> StoredModel | None:
 
 def digest(tx: Transaction, project_id: str) -> str:
     """Another string whenever the project's histories are others, another model is in use, or others are heard."""
-    return str(tx.rows(_DIGEST, {"project": project_id})[0])
+    return str(tx.rows(_DIGEST, {"project": project_id, "champion": ModelState.CHAMPION.value})[0])
 
 
 def insert(tx: Transaction, row: Mapping[str, object]) -> None:

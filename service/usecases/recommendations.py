@@ -104,8 +104,10 @@ async def for_task(database: Database, bus: Bus, project: str, request: Recommen
     Raises InvalidExperiment for a dataset or network that does not exist or that do not fit together, Conflict while
     the dataset is still being read.
     """
-    task, model = await asyncio.to_thread(_read_task, database, project, request)
+    task = await asyncio.to_thread(_read_task, database, project, request)
     answer = await bus.call("recommend_task", _question(project, task, request.count), _TASK_S)
+    # After the desk has made histories of what has just ended.
+    model = await asyncio.to_thread(_read_model, database, project)
     items = answer.get("items") if answer is not None else None
     if answer is None or not isinstance(items, list) or not items:
         return _answer(_first_choices(task, request.count), "none", model)
@@ -188,15 +190,20 @@ def _best_seen(rank: int, trial: StoredTrial) -> wire.Recommendation:
     )
 
 
-def _read_task(database: Database, project: str, request: RecommendationRequest) -> tuple[_Task, wire.ModelVersion]:
+def _read_model(database: Database, project: str) -> wire.ModelVersion:
     with database.reading() as tx:
-        task, model = _task(tx, project, request), _model(tx, project)
+        return _model(tx, project)
+
+
+def _read_task(database: Database, project: str, request: RecommendationRequest) -> _Task:
+    with database.reading() as tx:
+        task = _task(tx, project, request)
         if request.dataset is None:
-            return replace(task, features=dict(request.features or {})), model
+            return replace(task, features=dict(request.features or {}))
         stored = dataset_rows.find(tx, project, request.dataset)
         if stored is None:
-            return task, model
-        return replace(task, dataset_id=stored.id, features=histories.dataset_features(stored)), model
+            return task
+        return replace(task, dataset_id=stored.id, features=histories.dataset_features(stored))
 
 
 def _task(tx: Transaction, project: str, request: RecommendationRequest) -> _Task:

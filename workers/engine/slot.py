@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from workers.engine.flat import FlatParameters
 from workers.engine.loss_scale import LossScale
 from workers.engine.settings import TrainingSettings
 from workers.engine.trial import TrialSpec
-from workers.networks import Network
+from workers.networks import Network, splitmix
 from workers.networks.dropout import active_dropouts, layer_keys
 from workers.networks.reading import read_config
 
@@ -100,7 +101,7 @@ class Slot:
     @property
     def noise(self) -> int:
         """The 64-bit seed of the next update's noise."""
-        return streams.at(self._streams.noise, self.update)
+        return splitmix.at(self._streams.noise, self.update)
 
     def noise_keys(self) -> Tensor:  # (updates_per_epoch, layers, 2) int32, on the CPU
         """The keys of its dropout layers for every update of the epoch."""
@@ -108,14 +109,15 @@ class Slot:
         first = self.epoch * per_epoch
         ahead = first - self._keys_from
         if not 0 <= ahead <= len(self._keys) - per_epoch:
-            seeds = streams.run(self._streams.noise, first, max(per_epoch, _KEYS_AT_ONCE))
+            noise = np.array(self._streams.noise, dtype=np.uint64)
+            seeds = splitmix.run(noise, first, max(per_epoch, _KEYS_AT_ONCE))
             self._keys, self._keys_from, ahead = layer_keys(seeds, len(self.dropouts)), first, 0
         return self._keys[ahead : ahead + per_epoch]
 
     def begin_epoch(self) -> None:
         """Draws the data order of a new epoch, if it stands in one."""
         if self._ordered_epoch != self.epoch:
-            self.batches.start_epoch(streams.at(self._streams.order, self.epoch))
+            self.batches.start_epoch(splitmix.at(self._streams.order, self.epoch))
             self._ordered_epoch = self.epoch
 
     def take(self, losses: Sequence[float]) -> None:

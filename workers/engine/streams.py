@@ -11,18 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-
-_WORD = 0xFFFFFFFFFFFFFFFF
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Three independent 64-bit stream numbers; `at` gives the seed at a position of one of them."""
+    """Three independent 64-bit stream numbers; `splitmix.at` gives the seed at a position of one of them."""
 
     initialisation: int
     order: int
@@ -36,23 +30,6 @@ def streams(seed: int) -> Streams:
         for name in ("initialisation", "order", "noise")
     )
     return Streams(initialisation, order, noise)
-
-
-def at(stream: int, position: int) -> int:
-    """The 64-bit seed at `position` of a stream: splitmix64 (Steele et al. 2014)."""
-    word = (stream + (position + 1) * _GOLDEN) & _WORD
-    word = ((word ^ (word >> 30)) * _MIX[0]) & _WORD
-    word = ((word ^ (word >> 27)) * _MIX[1]) & _WORD
-    return word ^ (word >> 31)
-
-
-def run(stream: int, first: int, count: int) -> NDArray[np.uint64]:  # (count,)
-    """`at` of the positions from `first` on."""
-    word = np.uint64(stream) + np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(_MIX[0])
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(_MIX[1])
-    mixed: NDArray[np.uint64] = word ^ (word >> np.uint64(31))
-    return mixed
 
 
 def generator(seed: int) -> torch.Generator:

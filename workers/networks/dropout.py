@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from workers.networks import splitmix
+
 _M1 = 0x7FEB352D
 _M2 = 0x846CA68B
 _LOWEST = -(1 << 31)
 _ROW = 0x9E3779B1
-_GOLDEN = 0x9E3779B97F4A7C15
 KEEP_ALL = _LOWEST
 """The threshold below which nothing falls."""
 
@@ -77,10 +78,7 @@ def set_noise(layers: Sequence[Dropout], key: int) -> None:
 
 def layer_keys(keys: Sequence[int] | NDArray[np.uint64], layers: int) -> Tensor:  # (len(keys), layers, 2) int32
     """The odd multiplier and the offset of every layer at each update: splitmix64 of both, its halves."""
-    word = np.array(keys, dtype=np.uint64)[:, None] + np.arange(1, layers + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    word ^= word >> np.uint64(31)
+    word = splitmix.run(np.array(keys, dtype=np.uint64), 0, layers)
     halves = np.empty((*word.shape, 2), dtype=np.uint32)
     halves[:, :, 0], halves[:, :, 1] = word >> np.uint64(32) | np.uint64(1), word
     return torch.from_numpy(halves.view(np.int32))

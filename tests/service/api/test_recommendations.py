@@ -115,6 +115,19 @@ class TestTask:
         assert evidence
         assert items(recommend(api)) == items(found)
 
+    def test_what_has_just_ended_counts_at_once(self, api: Api) -> None:
+        """Given nobody made a history of it yet, the answer that hears it counts it too."""
+        experiment = api.submit(space=SPACE, metric=METRIC, budget={"max_trials": 3, "max_epochs": 5})
+        for number, trial in enumerate(api.ask(experiment, 3)):
+            lease = trial["lease"]
+            assert isinstance(lease, dict)
+            ending = {"lease": lease["token"], "outcome": "completed", "value": 0.1 * number}
+            answer = api.http.post(f"/v1/trials/{trial['id']}/complete", json=ending)
+            assert answer.status_code == 200, answer.text
+        found = recommend(api)
+        assert items(found)[0]["origin"] == "portfolio"
+        assert found["model"] == {"version": 0, "experiments": 1, "trials": 3, "promoted_at": None}
+
     def test_a_data_set_that_was_tuned_before_is_known(self, api: Api, network: str, parser: None) -> None:
         content = b"x,y,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n % 7, b"ab"[n % 2 : n % 2 + 1]) for n in range(60))
         upload = api.http.post("/v1/datasets", files={"file": ("toy.csv", content)}, data={"target": "kind"})

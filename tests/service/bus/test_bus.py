@@ -233,6 +233,10 @@ class TestDoorbells:
         tasks.send("train.shift", "exp_1")
         assert bus.queue_lengths((QUEUE_TRAIN,)) == {QUEUE_TRAIN: 1}
 
+    def test_who_cannot_ask_sees_nobody_wait(self, bus: Bus, away: None) -> None:
+        with within():
+            assert bus.waiting_to_train() == 0
+
     def test_ringing_hangs_nobody(self, bus: Bus, away: None) -> None:
         with within():
             for _ in range(10):

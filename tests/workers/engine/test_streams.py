@@ -1,29 +1,33 @@
 """Random streams."""
 
+import numpy as np
 import torch
 
 from workers.engine import streams
+from workers.networks import splitmix
 
 
 def test_streams_of_neighbouring_seeds_and_positions_all_differ():
     numbers = set()
     for seed in range(50):
         own = streams.streams(seed)
-        numbers |= {streams.at(stream, position) for stream in (own.order, own.noise) for position in range(20)}
+        numbers |= {splitmix.at(stream, position) for stream in (own.order, own.noise) for position in range(20)}
         numbers.add(own.initialisation)
     assert len(numbers) == 50 * 41
 
 
 def test_streams_are_the_same_in_every_version():
     own = streams.streams(0)
-    assert streams.at(own.noise, 0) == 16106605220075932395
-    assert streams.at(own.order, 7) == 2918531316711218779
+    assert splitmix.at(own.noise, 0) == 16106605220075932395
+    assert splitmix.at(own.order, 7) == 2918531316711218779
 
 
 def test_a_run_of_a_stream_is_its_positions_one_by_one():
-    stream = streams.streams(3).noise
+    own = streams.streams(3)
+    both = [own.noise, own.order]
     for first in (0, 41, 2**40):
-        assert streams.run(stream, first, 9).tolist() == [streams.at(stream, first + ahead) for ahead in range(9)]
+        found = splitmix.run(np.array(both, dtype=np.uint64), first, 9)
+        assert found.tolist() == [[splitmix.at(stream, first + ahead) for ahead in range(9)] for stream in both]
 
 
 def test_large_and_negative_looking_seeds_are_taken():

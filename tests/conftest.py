@@ -13,9 +13,13 @@ The network is off: this process may open sockets to its own machine only.
 
 from __future__ import annotations
 
+import os
+
+# Before numpy: as `make test` has it. Several threads for small matrices spin, on a busy machine for seconds.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import asyncio
 import ipaddress
-import os
 import shutil
 import sys
 import tempfile

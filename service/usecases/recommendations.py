@@ -51,9 +51,8 @@ from service.usecases import datasets, experiments, fitting, histories, networks
 Confidence = Literal["none", "low", "high"]
 
 _DESK_S = 1.0
-_TASK_S = 6.0
-"""The first answer from a thousand histories takes a desk worker two seconds, more on a busy machine, a later one some
-hundredths."""
+_TASK_S = 3.0
+"""The first answer from a thousand histories takes a desk worker one to three seconds, a later one some hundredths."""
 _TRIES_A_POINT = 20
 """How many points of a small space may repeat before it counts as exhausted."""
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import gettempdir
 
+from foretune.allocator import keep_freed_memory
 from foretune.ids import new_id
 from service.artifacts import ArtifactStore
 from service.bus import Bus
@@ -36,6 +37,7 @@ class WorkerProcess:
 
 @lru_cache(maxsize=1)
 def this_process() -> WorkerProcess:
+    keep_freed_memory()
     config = settings()
     return WorkerProcess(
         id=f"{new_id('wrk')}@{socket.gethostname()}",

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 import torch
 
+from foretune.allocator import keep_freed_memory
+
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 _WORTH_CASTING_FLOPS = 2e9
@@ -25,12 +27,13 @@ def choose_device() -> torch.device:
 
 
 def configure(device: torch.device) -> None:
-    """Settings of the whole process: one CPU thread, and deterministic kernels on CUDA.
+    """Settings of the whole process: one CPU thread, memory kept for the next step, deterministic kernels on CUDA.
 
     One thread because a worker process has one core of its own: two threads on a busy two-core machine are a
     hundred times slower than one.
     """
     torch.set_num_threads(1)
+    keep_freed_memory()
     if device.type == "cuda":
         # cuBLAS reads it when it is first used; without it its split reductions may differ between runs.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

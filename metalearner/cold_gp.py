@@ -79,7 +79,7 @@ def surrogate(history: History, memory: Memory, settings: GPSettings) -> Surroga
     places, scale, scores = chosen(history, seen, settings.points)
     groups = history.encoding.groups
     posterior = gp.condition(kernel, groups, history.features[places], scores)
-    expected, _ = posterior.predict(history.features[places])
+    expected = posterior.fitted()
     order = np.argsort(expected, kind="stable")
     return Surrogate(
         history.encoding, posterior, scale, history.rows[places[order[:_INCUMBENTS]]], float(expected[order[0]])
@@ -135,7 +135,9 @@ def suggest(
     `belief`: what an expert's default adds to it.
     """
     model = surrogate(history, memory, settings)
-    posterior = _with_fantasies(model, pending)
+    posterior = model.posterior
+    if pending:  # as if each had turned out as expected (kriging believer)
+        posterior = posterior.believing(model.encoding.features(np.array(pending)))
 
     def acquisition(rows: Array) -> Array:
         mean, variance = posterior.predict(model.encoding.features(rows))
@@ -149,20 +151,3 @@ def suggest(
             noise = model.posterior.kernel.noise
             return Suggestion(row, prediction(model.scale, goal, float(mean[0]), float(variance[0]) + noise))
     return Suggestion(None, None)
-
-
-def _with_fantasies(model: Surrogate, pending: Sequence[Array]) -> gp.Posterior:
-    """The process as if each pending trial had turned out as expected (kriging believer)."""
-    posterior = model.posterior
-    if not pending:
-        return posterior
-    features = model.encoding.features(np.array(pending))
-    expected, _ = posterior.predict(features)
-    kernel = posterior.kernel
-    unscaled = posterior.points * kernel.length_scales[posterior.groups]
-    return gp.condition(
-        kernel,
-        posterior.groups,
-        np.concatenate([unscaled, features]),
-        np.concatenate([posterior.targets, expected]),
-    )

@@ -54,7 +54,9 @@ class Kernel:
 
     def between(self, left: Array, right: Array) -> Array:
         """Prior covariances, noise not included, of scaled features: (m, P), (n, P) -> (m, n)."""
-        return _matern(_squared_distances(left, right), self.scale) + self.mean_variance
+        covariances = _matern(_squared_distances(left, right), self.scale)
+        covariances += self.mean_variance
+        return covariances
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Posterior:
     kernel: Kernel
     groups: Index  # (P,)
     points: Array  # (n, P), scaled
+    diagonal: Array  # (n,), what v adds to K
     factor: Array  # (n, n), lower Cholesky factor of K
     weights: Array  # (n,), α
     targets: Array  # (n,)
@@ -75,6 +78,35 @@ class Posterior:
         variance = self.kernel.scale + self.kernel.mean_variance - np.einsum("ij,ij->j", solved, solved)
         return cross @ self.weights, np.maximum(variance, 1e-12)
 
+    def fitted(self) -> Array:
+        """The mean of the noiseless outcome at the observations themselves: (n,). K α = y, so it is y - v α."""
+        return self.targets - self.diagonal * self.weights
+
+    def believing(self, features: Array) -> Posterior:
+        """The posterior as if the expected outcomes at m further points (m, P) had been observed.
+
+        They change no mean, so their weights are zero; the factor gets m more rows.
+        """
+        added = self.kernel.scaled(features, self.groups)
+        cross = self.kernel.between(added, self.points)  # (m, n)
+        solved, _ = dtrtrs(self.factor, cross.T, lower=1)  # (n, m)
+        left = self.kernel.between(added, added) - solved.T @ solved
+        corner, noise = _cholesky(left, np.full(len(added), self.kernel.noise))
+        known = len(self.points)
+        factor = np.zeros((known + len(added),) * 2, order="F")
+        factor[:known, :known] = self.factor
+        factor[known:, :known] = solved.T
+        factor[known:, known:] = corner
+        return Posterior(
+            self.kernel,
+            self.groups,
+            np.concatenate([self.points, added]),
+            np.concatenate([self.diagonal, noise]),
+            factor,
+            np.concatenate([self.weights, np.zeros(len(added))]),
+            np.concatenate([self.targets, cross @ self.weights]),
+        )
+
     def with_targets(self, targets: Array) -> Posterior:
         """The same points with other outcomes (n,)."""
         return replace(self, weights=_solved(self.factor, targets), targets=targets)
@@ -84,9 +116,9 @@ def condition(kernel: Kernel, groups: Index, features: Array, targets: Array, no
     """The posterior after observing `targets` (n,) at `features` (n, P). `noise` (n,) is added to the kernel's own."""
     points = kernel.scaled(features, groups)
     covariance = kernel.between(points, points)
-    diagonal = np.full(len(points), kernel.noise) if noise is None else kernel.noise + noise
-    factor = _cholesky(covariance, diagonal)
-    return Posterior(kernel, groups, points, factor, _solved(factor, targets), targets)
+    noise = np.full(len(points), kernel.noise) if noise is None else kernel.noise + noise
+    factor, diagonal = _cholesky(covariance, noise)
+    return Posterior(kernel, groups, points, diagonal, factor, _solved(factor, targets), targets)
 
 
 def _solved(factor: Array, targets: Array) -> Array:
@@ -155,13 +187,24 @@ class _Objective:
 
 
 def _squared_distances(left: Array, right: Array) -> Array:
-    squares = (left**2).sum(1)[:, None] + (right**2).sum(1)[None, :] - 2.0 * (left @ right.T)
+    squares = left @ (-2.0 * right.T)
+    squares += (left**2).sum(1)[:, None]
+    squares += (right**2).sum(1)
     return np.asarray(np.maximum(squares, 0.0, out=squares))
 
 
 def _matern(squares: Array, scale: float) -> Array:
-    distances = np.sqrt(5.0 * squares)
-    return scale * np.exp(-distances) * (1.0 + distances + distances**2 / 3.0)
+    """s (1 + d + d²/3) exp(-d) with d = √5 r. Uses `squares` up: it is the largest part of a prediction's cost."""
+    squares *= 5.0
+    distances = np.sqrt(squares, out=squares)
+    polynomial = distances * (1.0 / 3.0)
+    polynomial += 1.0
+    polynomial *= distances
+    polynomial += 1.0
+    decay = np.exp(np.negative(distances, out=distances), out=distances)
+    decay *= polynomial
+    decay *= scale
+    return decay
 
 
 def _with_diagonal(matrix: Array, diagonal: float | Array) -> Array:
@@ -169,11 +212,12 @@ def _with_diagonal(matrix: Array, diagonal: float | Array) -> Array:
     return matrix
 
 
-def _cholesky(covariance: Array, diagonal: Array) -> Array:
-    """The lower factor, with as much jitter as it takes."""
+def _cholesky(covariance: Array, noise: Array) -> tuple[Array, Array]:
+    """The lower factor, with as much jitter as it takes, and what was added to the diagonal."""
     jitter = JITTER
     while True:
-        factor, failed = dpotrf(_with_diagonal(covariance.copy(), diagonal + jitter), lower=1)
+        diagonal = noise + jitter
+        factor, failed = dpotrf(_with_diagonal(covariance.copy(), diagonal), lower=1)
         if not failed:
-            return np.asarray(factor)
+            return np.asarray(factor), diagonal
         jitter *= 10.0

@@ -57,23 +57,24 @@ class Scale:
 
 def warp(losses: Array) -> tuple[Scale, Array]:
     """The scale that `losses` (n,) define, and their scores (n,) on it. Infinite losses rank last."""
-    feasible = losses[np.isfinite(losses)]
-    if len(feasible) == 0 or len(losses) < 2:
-        flat = Scale(feasible[:1] if len(feasible) else np.zeros(1), np.zeros(1), 0.0)
-        return flat, np.zeros(len(losses))
     order = np.argsort(losses, kind="stable")
     ascending = losses[order]
     n = len(losses)
-    median = float(np.median(feasible))
+    feasible = ascending[: np.count_nonzero(np.isfinite(ascending))]
+    if len(feasible) == 0 or n < 2:
+        flat = Scale(feasible[:1] if len(feasible) else np.zeros(1), np.zeros(1), 0.0)
+        return flat, np.zeros(n)
+    median = 0.5 * float(feasible[(len(feasible) - 1) // 2] + feasible[len(feasible) // 2])
     good = feasible[feasible <= median]
     spread = math.sqrt(float(np.mean((good - median) ** 2)))
     if spread <= 1e-12 * max(abs(median), 1e-300):
         spread = 0.0
     # Ties share their mean rank.
-    _, first, inverse, counts = np.unique(ascending, return_index=True, return_inverse=True, return_counts=True)
-    ranks = (first + 0.5 * (counts - 1))[inverse]
+    first = np.concatenate([[0], np.flatnonzero(ascending[1:] != ascending[:-1]) + 1])
+    counts = np.diff(first, append=n)
+    ranks = np.repeat(first + 0.5 * (counts - 1), counts)
     quantiles = (ranks + 0.5) / n
-    at_median = float(np.interp(median, ascending[np.isfinite(ascending)], quantiles[np.isfinite(ascending)]))
+    at_median = float(np.interp(median, feasible, quantiles[: len(feasible)]))
     linear = (ascending - median) / spread if spread else np.zeros(n)
     warped = ndtri(quantiles) - ndtri(min(max(at_median, 0.5 / n), 1 - 0.5 / n))
     raw = np.where(ascending <= median, linear, warped)
@@ -82,11 +83,7 @@ def warp(losses: Array) -> tuple[Scale, Array]:
     scores_ascending = (raw - center) / deviation
     scores = np.empty(n)
     scores[order] = scores_ascending
-    knots = np.isfinite(ascending)
-    return (
-        Scale(ascending[knots], scores_ascending[knots], 1.0 / (spread * deviation) if spread else 0.0),
-        scores,
-    )
+    return Scale(feasible, scores_ascending[: len(feasible)], 1.0 / (spread * deviation) if spread else 0.0), scores
 
 
 def plausible(values: Sequence[float]) -> tuple[float, float]:

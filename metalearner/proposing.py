@@ -71,7 +71,7 @@ def propose(
     """
     memory = memory or Memory()
     history = memory.history(problem, observations)
-    rows = [history.encoding.encode(configuration) for configuration in pending]
+    rows = list(history.encoding.encode_all(pending))
     trust = _trust(problem, history)
     proposals = []
     misled = trust == 0.0 and problem.knowledge is not None and broken(problem.knowledge, history)

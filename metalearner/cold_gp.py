@@ -38,7 +38,7 @@ class GPSettings:
 
 
 SETTINGS: dict[Effort, GPSettings] = {
-    Effort.FAST: GPSettings(SearchPlan(128, 128, 3, 3, 24), points=96, growth=1.15, iterations=15),
+    Effort.FAST: GPSettings(SearchPlan(96, 96, 2, 2, 16), points=96, growth=1.15, iterations=15),
     Effort.THOROUGH: GPSettings(SearchPlan(1000, 1000, 8, 6, 60), points=256, growth=1.0, iterations=60),
 }
 _INCUMBENTS = 5
@@ -134,7 +134,7 @@ def suggest(
 
     `belief`: what an expert's default adds to it.
     """
-    model = surrogate(history, memory, settings)
+    model = memory.recall_until_results(("surrogate", settings), lambda: surrogate(history, memory, settings))
     posterior = model.posterior
     if pending:  # as if each had turned out as expected (kriging believer)
         posterior = posterior.believing(model.encoding.features(np.array(pending)))

@@ -145,6 +145,7 @@ class Memory:
         self._problem: Problem | None = None
         self._history: History | None = None
         self._kept: dict[object, object] = {}
+        self._current: dict[object, object] = {}
 
     def history(self, problem: Problem, observations: Sequence[Observation]) -> History:
         """The observations as arrays; starts anew when they do not continue those seen before."""
@@ -152,6 +153,9 @@ class Memory:
         if not fits or self._history is None:
             self._history = History(problem)
             self._kept.clear()
+            self._current.clear()
+        elif len(observations) > len(self._history):
+            self._current.clear()
         self._problem = problem
         self._history.extend(observations)
         return self._history
@@ -161,3 +165,9 @@ class Memory:
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]  # type: ignore[return-value]
+
+    def recall_until_results(self, key: object, compute: Callable[[], _T]) -> _T:
+        """As `recall`, for what depends on all results so far: it is forgotten when there are more."""
+        if key not in self._current:
+            self._current[key] = compute()
+        return self._current[key]  # type: ignore[return-value]

@@ -18,6 +18,9 @@ from metalearner.encoding import Encoding
 Acquisition: TypeAlias = Callable[[Array], Array]
 """Rows (m, D) -> values (m,), more is better."""
 
+_HOPS: Array = np.array([-2.0] * 3 + [-1.0] * 7 + [1.0] * 7 + [2.0] * 3)
+"""By how many levels an ordered value moves: one more often than two."""
+
 
 @dataclass(frozen=True)
 class SearchPlan:
@@ -84,7 +87,7 @@ def _perturbed(encoding: Encoding, rows: Array, scales: Array, generator: np.ran
         if dimension.unordered:
             result[:, j] = np.where(here, generator.random(count), origin[:, j])
         else:
-            hop = generator.choice([-2.0, -1.0, 1.0, 2.0], size=count, p=[0.15, 0.35, 0.35, 0.15]) / dimension.levels
+            hop = _HOPS[generator.integers(len(_HOPS), size=count)] / dimension.levels
             result[:, j] = np.where(
                 here, origin[:, j] + np.where(np.abs(step[:, j]) > np.abs(hop), step[:, j], hop), origin[:, j]
             )

@@ -38,10 +38,14 @@ def gate(knowledge: Knowledge, history: History, count: int | None = None) -> fl
 
 
 def broken(knowledge: Knowledge, history: History) -> bool:
-    """Whether even the best of what the histories promised came out clearly worse than it should."""
-    return (
-        _kept(knowledge, knowledge.opinions(history.features)[:, 0], history.losses) == 0.0 if len(history) else False
-    )
+    """Whether the first result that the histories promised to be good came out clearly worse than it should.
+
+    The first one alone: of wrong histories' many later promises some are kept by chance.
+    """
+    if len(history) == 0:
+        return False
+    promised = np.flatnonzero(knowledge.opinions(history.features)[:, 0] <= _PROMISED)[:1]
+    return _kept(knowledge, np.full(len(promised), _PROMISED), history.losses[promised]) == 0.0
 
 
 def opened(knowledge: Knowledge, expected: Array, losses: Array) -> float:

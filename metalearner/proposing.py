@@ -1,8 +1,8 @@
 """The door for proposals: which arm proposes, and from which random stream.
 
-While histories have broken what they promised and the gate is shut, proposals are those of the same experiment without
-histories, to the letter: the portfolio's settings and what came of them are set aside. So wrong histories cost the
-trials that they chose, and nothing after them.
+After histories have broken their first promise, proposals are those of the same experiment without histories, to the
+letter, until the gate is as good as open: the portfolio's settings and what came of them are set aside. So wrong
+histories cost the trials that they chose, and nothing after them.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ _OPENING = 8
 """So many proposals at most come before the surrogate's where histories are known."""
 _TRUSTED = 0.5
 """The portfolio is gone on with while the gate is at least so far open."""
+_REGAINED = 0.9
+"""Histories that broke their first promise are heard again while the gate is at least so far open."""
 _TRIES = 64
 
 
@@ -74,7 +76,12 @@ def propose(
     rows = list(history.encoding.encode_all(pending))
     trust = _trust(problem, history)
     proposals = []
-    misled = trust == 0.0 and problem.knowledge is not None and broken(problem.knowledge, history)
+    misled = (
+        trust is not None
+        and trust < _REGAINED
+        and problem.knowledge is not None
+        and broken(problem.knowledge, history)
+    )
     for number in range(index, index + count):
         plain = _without_histories(problem, history, observations, rows, number, memory, effort) if misled else None
         if plain is not None:

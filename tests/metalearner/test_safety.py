@@ -77,15 +77,19 @@ def test_the_first_that_breaks_its_promise_is_the_last() -> None:
     assert not {"portfolio", "transfer"} & set(origins[1:])
 
 
-def test_after_a_broken_promise_all_goes_on_as_if_there_had_been_no_histories() -> None:
-    """To the letter: each later proposal is the cold run's of one trial before."""
-    cold = Problem(SPACE, Goal.MINIMIZE, 1, 14, 0, metric="val_loss")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("family", [0, 6])
+def test_after_a_broken_promise_all_goes_on_as_if_there_had_been_no_histories(seed: int, family: int) -> None:
+    """To the letter: each later proposal is the cold run's of one trial before, also once some promise is kept."""
+    trials = 25
+    cold = Problem(SPACE, Goal.MINIMIZE, 1, trials, seed, metric="val_loss")
     runs = []
-    for problem in (cold, informed(cold, histories("inverted"), [0.2] * 6)):
+    for problem in (cold, informed(cold, histories("inverted", family), [0.2] * 6)):
         observations: list[Observation] = []
-        for number in range(14):
-            (proposal,) = propose(problem, observations, [], 1, index=number, effort=Effort.FAST)
-            observations.append(Observation(proposal.configuration, loss(proposal.configuration, 0, 0)))
+        memory = Memory()
+        for number in range(trials):
+            (proposal,) = propose(problem, observations, [], 1, index=number, memory=memory, effort=Effort.FAST)
+            observations.append(Observation(proposal.configuration, loss(proposal.configuration, 0, family)))
         runs.append([one.configuration for one in observations])
     assert runs[1][1:] == runs[0][:-1]
 

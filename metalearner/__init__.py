@@ -4,10 +4,10 @@ from metalearner.curves import Curves
 from metalearner.fitted import FittedModel
 from metalearner.fitting import fit
 from metalearner.foresight import Foreseen, foresee
-from metalearner.histories import Task, TaskHistory, similarity
+from metalearner.histories import Task, TaskHistory
 from metalearner.informing import informed
 from metalearner.knowledge import Knowledge
-from metalearner.likeness import FeatureLikeness, Likeness
+from metalearner.likeness import FeatureLikeness, Likeness, similarity
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
 from metalearner.proposing import propose, trust

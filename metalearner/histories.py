@@ -1,4 +1,4 @@
-"""Finished experiments as sources of knowledge: how like a task each is, and its trials in the task's own space.
+"""Finished experiments as sources of knowledge: their trials in the space of a task.
 
 Symbols: n trials of a history, D dimensions and P feature columns of the target space.
 
@@ -30,24 +30,14 @@ from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
 from foretune.spaces import AnyParameter, Configuration, Space
 from metalearner.arrays import Array, Index, Mask
 from metalearner.encoding import Encoding
-from metalearner.task_sample import FEATURE as SAMPLE
 
 _LEAST_COVERAGE = 1 / 3
 """A history that speaks of fewer of the target's parameters says nothing about it."""
 _FACTOR = 2.0
 """How far outside a logarithmic range a value may lie; of a linear one, a quarter of its length."""
 _NEAR_CHOICE = 1.5
-_ALMOST = 0.8
-"""The similarity of tasks that no feature tells apart and that are not known to be the same."""
-_LEAST = 0.1
-_UNKNOWN = 0.2
-"""The similarity of tasks of which too little is known."""
-_OTHER_NETWORK = 0.3
-_OTHER_METRIC = 0.7
-_STEEPNESS = 1.5
 _LARGEST_LOSS = 1e100
 _KEPT_VIEWS = 4
-_COUNTS = frozenset({"rows", "features", "classes", "parameters", "rows_per_feature", "max_epochs", "batch_size"})
 
 
 @dataclass(frozen=True)
@@ -78,6 +68,8 @@ class Column:
 
     @cached_property
     def inactive(self) -> Mask:
+        if None not in self.values:
+            return np.zeros(len(self.values), dtype=bool)
         return np.array([value is None for value in self.values], dtype=bool)
 
     @cached_property
@@ -139,59 +131,16 @@ class TaskHistory:
         """What it says in the spaces that were asked for last: a cache, on which nothing depends."""
         return {}
 
+    @cached_property
+    def extent(self) -> tuple[float, float] | None:
+        """The least and the greatest outcome; None where every trial diverged."""
+        known = [value for value in self.values if value is not None]
+        return (min(known), max(known)) if known else None
+
     @property
     def best(self) -> float | None:
         """The best outcome; None where every trial diverged."""
-        known = [value for value in self.values if value is not None]
-        return max(known, key=lambda value: self.task.goal.sign * value) if known else None
-
-
-def similarity(task: Task, other: Task) -> float:
-    """How far what worked on `other` should work on `task`: 1 for the same data and network, 0 for no relation."""
-    return similarity_at(task, other, feature_distance(task.features, other.features))
-
-
-def similarity_at(task: Task, other: Task, distance: float | None) -> float:
-    """The similarity of tasks whose features are so far apart; None where they have none in common."""
-    if task.dataset is not None and task.dataset == other.dataset:
-        near = 1.0
-    elif not _same_kind(task, other):
-        return 0.0
-    else:
-        near = _UNKNOWN if distance is None else max(_LEAST, _ALMOST * math.exp(-_STEEPNESS * distance))
-    if task.network != other.network:
-        near *= _OTHER_NETWORK
-    if (task.metric, task.goal) != (other.metric, other.goal):
-        near *= _OTHER_METRIC
-    return near
-
-
-def feature_distance(left: Mapping[str, float | str], right: Mapping[str, float | str]) -> float | None:
-    """Root mean square difference of the features that both have, counts on a logarithmic scale; words are the same
-    or 1 apart. None when there is none.
-    """
-    differences = []
-    for name in (left.keys() & right.keys()) - {SAMPLE}:
-        a, b = left[name], right[name]
-        if isinstance(a, str) or isinstance(b, str):
-            differences.append(float(a != b))
-        else:
-            differences.append(scaled_feature(name, a) - scaled_feature(name, b))
-    if not differences:
-        return None
-    return math.sqrt(math.fsum(difference**2 for difference in sorted(differences, key=abs)) / len(differences))
-
-
-def scaled_feature(name: str, value: float) -> float:
-    """A number that describes a task, on the scale on which tasks are compared."""
-    if name in _COUNTS:
-        return math.log10(1.0 + abs(value))
-    return math.asinh(max(min(value, 1e100), -1e100))
-
-
-def _same_kind(task: Task, other: Task) -> bool:
-    """False where the features say that one classifies and the other does something else."""
-    return task.kind is None or other.kind is None or task.kind == other.kind
+        return max(self.extent, key=lambda value: self.task.goal.sign * value) if self.extent else None
 
 
 @dataclass(frozen=True)

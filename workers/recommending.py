@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import numpy as np
 import orjson
 
 from foretune.json_types import JsonObject, JsonValue
@@ -23,6 +24,7 @@ from metalearner import (
     foresee,
     recommend,
 )
+from metalearner.arrays import Mask
 from service.db.session import Database
 from service.settings import settings
 from service.usecases import fitting, histories
@@ -30,7 +32,7 @@ from service.usecases.proposals import SeenTrial
 from workers.fitting import model_of
 from workers.priors import evidence_json, task_history
 from workers.proposals import Proposals
-from workers.starter.shelf import PREFIX, starter_histories
+from workers.starter.shelf import starter_histories
 
 _KEPT_ANSWERS = 256
 _KEPT_PROJECTS = 8
@@ -62,6 +64,8 @@ class _Known:
     """By fingerprint, the newest first."""
     listed: list[TaskHistory]
     tasks: list[Task]
+    starter: Mask
+    """Which of those listed shipped with the service: they speak of our own networks alone."""
     model: FittedModel
     likeness: FeatureLikeness
 
@@ -118,7 +122,8 @@ class TaskRecommendations:
             most_kernels=_MOST_KERNELS,
             most_held_out=_MOST_HELD_OUT,
         )
-        known = _Known(version, kept, listed, [one.task for one in listed], model, FeatureLikeness())
+        shipped = np.arange(len(listed)) >= len(kept)
+        known = _Known(version, kept, listed, [one.task for one in listed], shipped, model, FeatureLikeness())
         self._known[project] = known
         while len(self._known) > _KEPT_PROJECTS:
             self._known.popitem(last=False)
@@ -138,8 +143,7 @@ def _for_task(known: _Known, payload: JsonObject) -> JsonObject:
     )
     weights = known.likeness.weights(task, known.tasks)
     if task.network is None:
-        # The starter history speaks of our own networks alone.
-        weights[[one.reference.startswith(PREFIX) for one in known.listed]] = 0.0
+        weights[known.starter] = 0.0
     found, confidence = foresee(problem, task, known.listed, weights, _number(payload["count"]), known.model)
     return {
         "confidence": confidence.value,

@@ -14,7 +14,8 @@ from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.spaces import Space
 from metalearner import Task, TaskHistory, similarity
 from metalearner.encoding import Encoding
-from metalearner.histories import Source, feature_distance, normal_scores, source
+from metalearner.histories import Source, normal_scores, source
+from metalearner.likeness import feature_distance
 
 TASK = Task("val_loss", Goal.MINIMIZE, "dst_1", "mlp", {"rows": 100, "classes": 2})
 

@@ -25,6 +25,7 @@ from metalearner import (
     recommend,
 )
 from metalearner.arrays import Mask
+from service.db.models import Standing
 from service.db.session import Database
 from service.settings import settings
 from service.usecases import fitting, histories
@@ -59,7 +60,7 @@ def recommend_for_experiment(proposals: Proposals, experiment_id: str, payload: 
 class _Known:
     """A project's histories as the meta-learner sees them, and what was fitted on them."""
 
-    version: str
+    standing: Standing
     histories: dict[str, TaskHistory]
     """By fingerprint, the newest first."""
     listed: list[TaskHistory]
@@ -78,17 +79,18 @@ class TaskRecommendations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._answers: OrderedDict[tuple[str, bytes], JsonObject] = OrderedDict()
+        self._answers: OrderedDict[tuple[Standing, bytes], JsonObject] = OrderedDict()
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def recommend(self, payload: JsonObject) -> JsonObject:
-        """`{"confidence", "items": [{"configuration", "predicted", "evidence"}]}` from the project's histories.
+        """`{"confidence", "items": [{"configuration", "predicted", "evidence"}], "model": {"version", "experiments",
+        "trials"}}` from the project's histories.
 
         `payload`: `project`, `space`, `metric` (or null), `goal`, `dataset` (its id, or null), `network` (or null),
         `features`, `defaults` (or null), `max_epochs` and `count`, as `service.usecases.recommendations` sends them.
         """
         known = self._read(str(payload["project"]))
-        key = (known.version, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS))
+        key = (known.standing, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS))
         answer = self._answers.pop(key, None)
         if answer is None:
             answer = _for_task(known, payload)
@@ -98,15 +100,26 @@ class TaskRecommendations:
         return answer
 
     def _read(self, project: str) -> _Known:
-        histories.catch_up(self._database, project)
-        before = self._known.pop(project, None)
+        standing = self._standing(project)
+        if standing.missing:
+            histories.catch_up(self._database, project)
+            standing = self._standing(project)
+        known = self._known.pop(project, None)
+        if known is None or known.standing != standing:
+            known = self._read_anew(project, standing, known)
+        self._known[project] = known
+        while len(self._known) > _KEPT_PROJECTS:
+            self._known.popitem(last=False)
+        return known
+
+    def _standing(self, project: str) -> Standing:
         with self._database.reading() as tx:
-            version = fitting.version(tx, project)
-            if before is not None and before.version == version:
-                self._known[project] = before
-                return before
-            # Only what is new is read: one more history must not cost as much as a thousand.
-            held = before.histories if before is not None else {}
+            return fitting.standing(tx, project)
+
+    def _read_anew(self, project: str, standing: Standing, before: _Known | None) -> _Known:
+        """Only what is new is read: one more history must not cost as much as a thousand."""
+        held = before.histories if before is not None else {}
+        with self._database.reading() as tx:
             newest = fitting.heard(tx, project)
             added = histories.read_some(tx, project, [one for one in newest if one not in held])
             parts = fitting.parts(tx, project)
@@ -123,11 +136,7 @@ class TaskRecommendations:
             most_held_out=_MOST_HELD_OUT,
         )
         shipped = np.arange(len(listed)) >= len(kept)
-        known = _Known(version, kept, listed, [one.task for one in listed], shipped, model, FeatureLikeness())
-        self._known[project] = known
-        while len(self._known) > _KEPT_PROJECTS:
-            self._known.popitem(last=False)
-        return known
+        return _Known(standing, kept, listed, [one.task for one in listed], shipped, model, FeatureLikeness())
 
 
 def _for_task(known: _Known, payload: JsonObject) -> JsonObject:
@@ -155,6 +164,11 @@ def _for_task(known: _Known, payload: JsonObject) -> JsonObject:
             }
             for one in found
         ],
+        "model": {
+            "version": known.standing.champion or 0,
+            "experiments": known.standing.histories,
+            "trials": known.standing.trials,
+        },
     }
 
 

@@ -4,6 +4,7 @@ from metalearner.curves import Curves
 from metalearner.fitted import FittedModel
 from metalearner.fitting import fit
 from metalearner.foresight import Foreseen, foresee
+from metalearner.hearing import listen
 from metalearner.histories import Task, TaskHistory
 from metalearner.informing import informed
 from metalearner.knowledge import Knowledge
@@ -54,6 +55,7 @@ __all__ = [
     "fit",
     "foresee",
     "informed",
+    "listen",
     "propose",
     "recommend",
     "similarity",

@@ -180,8 +180,8 @@ def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Co
         view = history.views[key]
     except KeyError:
         view = history.views[key] = _view(history, encoding, defaults)
-        while len(history.views) > _KEPT_VIEWS:
-            history.views.pop(next(iter(history.views)), None)
+        for old in list(history.views)[:-_KEPT_VIEWS]:
+            history.views.pop(old, None)
     if view is None:
         return None
     return Source(

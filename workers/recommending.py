@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from metalearner import (
     TaskHistory,
     fit,
     foresee,
+    listen,
     recommend,
 )
 from metalearner.arrays import Mask
@@ -71,16 +73,33 @@ class _Known:
     likeness: FeatureLikeness
 
 
+class _Ahead:
+    """What histories that nobody was asked about yet say in a space: worked out step by step, before somebody asks."""
+
+    def __init__(self, known: _Known | None = None, problem: Problem | None = None) -> None:
+        self._known, self._problem = known, problem
+        self._steps: Iterator[object] = iter(())
+        if known is not None and problem is not None:
+            self._steps = listen(problem, known.listed, known.model)
+
+    def is_of(self, known: _Known, problem: Problem) -> bool:
+        return self._known is known and self._problem == problem
+
+    def step(self) -> bool:
+        return next(self._steps, None) is not None
+
+
 class TaskRecommendations:
     """What to use on tasks on which nothing has run. Answers are kept until their project's histories or model change.
 
-    Use from one thread. What it keeps is worked out again after a restart, to the same answers.
+    Use from one thread, but for `work_ahead`. What it keeps is worked out again after a restart, to the same answers.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._answers: OrderedDict[tuple[Standing, bytes], JsonObject] = OrderedDict()
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._ahead = _Ahead()
 
     def recommend(self, payload: JsonObject) -> JsonObject:
         """`{"confidence", "items": [{"configuration", "predicted", "evidence"}], "model": {"version", "experiments",
@@ -93,11 +112,21 @@ class TaskRecommendations:
         key = (known.standing, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS))
         answer = self._answers.pop(key, None)
         if answer is None:
-            answer = _for_task(known, payload)
+            problem = _problem(payload)
+            answer = _for_task(known, problem, payload)
+            if not self._ahead.is_of(known, problem):
+                self._ahead = _Ahead(known, problem)
         self._answers[key] = answer
         while len(self._answers) > _KEPT_ANSWERS:
             self._answers.popitem(last=False)
         return answer
+
+    def work_ahead(self) -> bool:
+        """A step of what further tasks in the space that was asked for last will need; False when nothing is left.
+
+        Callable from one other thread at a time. It changes no answer.
+        """
+        return self._ahead.step()
 
     def _read(self, project: str) -> _Known:
         standing = self._standing(project)
@@ -139,17 +168,20 @@ class TaskRecommendations:
         return _Known(standing, kept, listed, [one.task for one in listed], shipped, model, FeatureLikeness())
 
 
-def _for_task(known: _Known, payload: JsonObject) -> JsonObject:
-    task = _task(payload)
+def _problem(payload: JsonObject) -> Problem:
     defaults = payload["defaults"]
-    problem = Problem(
+    return Problem(
         space=Space.from_json(payload["space"]),
-        goal=task.goal,
+        goal=Goal(str(payload["goal"])),
         max_epochs=_number(payload["max_epochs"]),
         max_trials=1,
         seed=0,
         defaults=defaults if isinstance(defaults, dict) else None,
     )
+
+
+def _for_task(known: _Known, problem: Problem, payload: JsonObject) -> JsonObject:
+    task = _task(payload)
     weights = known.likeness.weights(task, known.tasks)
     if task.network is None:
         weights[known.starter] = 0.0

@@ -274,6 +274,8 @@ def _units(parameter: AnyParameter, column: Column) -> tuple[Array, Mask]:
             units, known = column.bools
         case Schedule():
             units, known = column.shapes
+    if known.all() and not column.inactive.any():
+        return units, known
     units = np.where((column.inactive | ~known)[:, None], np.nan, units)
     return units, known | column.inactive
 
@@ -284,8 +286,9 @@ def _numbers(parameter: Float | Int, column: Column) -> tuple[Array, Mask]:
     margin = 0.25 * (high - low)
     lowest, highest = (low / _FACTOR, high * _FACTOR) if parameter.log else (low - margin, high + margin)
     known = (values >= lowest) & (values <= highest)  # NaN compares false
-    inside = np.clip(np.where(known, values, low), low, high)
-    ends = [parameter.to_unit(end)[0] for end in (parameter.low, parameter.high)]
+    inside = np.minimum(np.maximum(np.where(known, values, low), low), high)
+    # The ends of a real range are those of the unit interval; whole numbers stand in the middle of theirs.
+    ends = (0.0, 1.0) if isinstance(parameter, Float) else [parameter.to_unit(end)[0] for end in (low, high)]
     return _interpolated(inside, low, high, parameter.log, ends)[:, None], known
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, islice
 
 import numpy as np
 from scipy.special import ndtri
@@ -17,7 +17,7 @@ from metalearner import gp
 from metalearner.arrays import Array
 from metalearner.encoding import Encoding
 from metalearner.fitted import FittedModel
-from metalearner.histories import Source, Task, TaskHistory, source
+from metalearner.histories import Source, Task, TaskHistory, look, source
 from metalearner.intervals import Forecast
 from metalearner.kernels import placed
 from metalearner.outcomes import Scale, warp
@@ -129,7 +129,10 @@ def hear(
     """
     encoding = Encoding.of(problem.space)
     found: list[Source] = []
-    for place in _likest_first(np.asarray(weights, dtype=np.float64), histories):
+    likest = _likest_first(np.asarray(weights, dtype=np.float64), histories)
+    first = list(islice(likest, _HEARD))
+    look([histories[place] for place in first if weights[place] > 0.0], encoding, problem.defaults)
+    for place in chain(first, likest):
         if len(found) == _HEARD:
             break
         seen = source(histories[place], float(weights[place]), encoding, problem.defaults)

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -175,13 +175,12 @@ def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Co
     """The history in the target space; None where it says nothing about it."""
     if weight <= 0.0 or len(history.values) < 2:
         return None
-    key = (encoding.key, json.dumps(defaults, sort_keys=True))
+    key = _view_key(encoding, defaults)
     try:
         view = history.views[key]
     except KeyError:
-        view = history.views[key] = _view(history, encoding, defaults)
-        for old in list(history.views)[:-_KEPT_VIEWS]:
-            history.views.pop(old, None)
+        (view,) = _views([history], encoding, defaults)
+        _keep(history, key, view)
     if view is None:
         return None
     return Source(
@@ -196,16 +195,57 @@ def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Co
     )
 
 
-def _view(history: TaskHistory, encoding: Encoding, defaults: Configuration | None) -> View | None:
-    points, usable, coverage = _mapped(history, encoding.space)
-    if coverage < _LEAST_COVERAGE or usable.sum() < 2:
-        return None
+def look(histories: Iterable[TaskHistory], encoding: Encoding, defaults: Configuration | None) -> None:
+    """Works out what `source` needs of the histories that nobody has looked at from the target space. Those of one
+    space are mapped as one long history: twenty of them take little longer than one.
+    """
+    key = _view_key(encoding, defaults)
+    alike: dict[object, list[TaskHistory]] = {}
+    for history in histories:
+        if key not in history.views and len(history.values) > 1:
+            kind = (id(history.space), tuple(history.columns), json.dumps(history.fixed, sort_keys=True))
+            alike.setdefault(kind, []).append(history)
+    for group in alike.values():
+        for history, view in zip(group, _views(group, encoding, defaults), strict=True):
+            _keep(history, key, view)
+
+
+def _keep(history: TaskHistory, key: tuple[str, str], view: View | None) -> None:
+    history.views[key] = view
+    for old in list(history.views)[:-_KEPT_VIEWS]:
+        history.views.pop(old, None)
+
+
+def _view_key(encoding: Encoding, defaults: Configuration | None) -> tuple[str, str]:
+    return encoding.key, json.dumps(defaults, sort_keys=True)
+
+
+def _views(
+    histories: Sequence[TaskHistory], encoding: Encoding, defaults: Configuration | None
+) -> Iterator[View | None]:
+    """Of histories with the same space, columns and fixed values."""
+    points, usable, coverage = _mapped(_joined(histories), encoding.space)
     filled = encoding.encode(defaults) if defaults is not None else np.full(encoding.width, np.nan)
-    rows = encoding.rows(np.where(np.isnan(points), filled[None, :], points)[usable])
-    scores, losses = history.scores, history.losses
-    if np.ptp(scores[usable]) <= 0.0:
-        return None
-    return View(coverage, rows, encoding.features(rows), scores[usable], losses[usable])
+    rows = encoding.rows(np.where(np.isnan(points), filled[None, :], points))
+    features = encoding.features(rows)
+    end = 0
+    for history in histories:
+        begin, end = end, end + len(history.values)
+        kept = begin + np.flatnonzero(usable[begin:end])
+        scores = history.scores[kept - begin]
+        if coverage < _LEAST_COVERAGE or len(kept) < 2 or np.ptp(scores) <= 0.0:
+            yield None
+        else:
+            yield View(coverage, rows[kept], features[kept], scores, history.losses[kept - begin])
+
+
+def _joined(histories: Sequence[TaskHistory]) -> TaskHistory:
+    """All their trials, one history after the other."""
+    first = histories[0]
+    if len(histories) == 1:
+        return first
+    columns = {name: [value for one in histories for value in one.columns[name]] for name in first.columns}
+    return replace(first, columns=columns, values=[value for one in histories for value in one.values])
 
 
 def normal_scores(losses: Array) -> Array:

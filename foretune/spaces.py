@@ -91,12 +91,19 @@ class Space:
         return total
 
     def role_of(self, name: str) -> str | None:
-        parameter = self.by_name[name]
-        return parameter.role or guess_role(name)
+        return self._roles[name]
 
     def with_role(self, role: str) -> str | None:
         """The name of the first parameter that has this role."""
-        return next((p.name for p in self.parameters if self.role_of(p.name) == role), None)
+        return self._with_role.get(role)
+
+    @cached_property
+    def _roles(self) -> Mapping[str, str | None]:
+        return {one.name: one.role or guess_role(one.name) for one in self.parameters}
+
+    @cached_property
+    def _with_role(self) -> Mapping[str, str]:
+        return {role: name for name, role in reversed(tuple(self._roles.items())) if role is not None}
 
     @property
     def schedule(self) -> Schedule | None:

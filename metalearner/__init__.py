@@ -4,10 +4,11 @@ from metalearner.curves import Curves
 from metalearner.fitted import FittedModel
 from metalearner.fitting import fit
 from metalearner.foresight import Foreseen, foresee
-from metalearner.histories import Task, TaskHistory, similarity
+from metalearner.hearing import listen
+from metalearner.histories import Task, TaskHistory
 from metalearner.informing import informed
 from metalearner.knowledge import Knowledge
-from metalearner.likeness import FeatureLikeness, Likeness
+from metalearner.likeness import FeatureLikeness, Likeness, similarity
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
 from metalearner.proposing import propose, trust
@@ -54,6 +55,7 @@ __all__ = [
     "fit",
     "foresee",
     "informed",
+    "listen",
     "propose",
     "recommend",
     "similarity",

@@ -146,7 +146,7 @@ class Encoding:
         return result
 
     def _snapped(self, points: Array) -> Array:
-        result = np.clip(points, 0.0, 1.0)
+        result = np.minimum(np.maximum(points, 0.0), 1.0)
         for j in self._discrete:
             dimension = self.dimensions[j]
             assert dimension.grid is not None

@@ -106,8 +106,7 @@ def _predictions(hearing: Hearing, rows: Array, task: Task, model: FittedModel) 
         return [None] * len(rows)
     same = any(hearing.sources[place].similarity >= SAME_DATA for place in telling)
     calibration = model.calibration(same_data=same)
-    measured = [hearing.sources[place].history.values for place in telling]
-    bounds = plausible([value for values in measured for value in values if value is not None])
+    bounds = plausible([end for place in telling for end in hearing.sources[place].history.extent or ()])
 
     def predicted(forecast: Forecast) -> Prediction:
         ends = [-task.goal.sign * forecast.loss(one) for one in (calibration.low, calibration.median, calibration.high)]

@@ -6,8 +6,9 @@ Symbols: H histories heard, H' of them that tell values, C candidates, Q quantil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby, islice
 
 import numpy as np
 from scipy.special import ndtri
@@ -16,7 +17,7 @@ from metalearner import gp
 from metalearner.arrays import Array
 from metalearner.encoding import Encoding
 from metalearner.fitted import FittedModel
-from metalearner.histories import Source, Task, TaskHistory, source
+from metalearner.histories import Source, Task, TaskHistory, look, source
 from metalearner.intervals import Forecast
 from metalearner.kernels import placed
 from metalearner.outcomes import Scale, warp
@@ -30,7 +31,8 @@ _LEVELS_FROM = 3
 """How good a value can be differs from data to data: fewer histories of other data do not tell."""
 _UNLIKE = 0.5
 """How far a score may differ, in deviations of a history's outcomes, between tasks that have nothing in common."""
-_QUANTILES = (np.arange(41) + 0.5) / 41
+_QUANTILES = ndtri((np.arange(41) + 0.5) / 41)
+"""Evenly spread, of a normal distribution."""
 _ENDS = (0.1, 0.5, 0.9)
 
 
@@ -63,7 +65,7 @@ class Witness:
         mean, variance = posterior.predict(features)
         unlike = _UNLIKE * (1.0 - self.source.similarity)
         deviation = np.sqrt(variance + posterior.kernel.noise + unlike**2)
-        return scale.values(mean[:, None] + deviation[:, None] * ndtri(_QUANTILES)[None, :])
+        return scale.values(mean[:, None] + deviation[:, None] * _QUANTILES[None, :])
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,10 @@ def hear(
     """
     encoding = Encoding.of(problem.space)
     found: list[Source] = []
-    references = [history.reference for history in histories]
-    for place in sorted(range(len(histories)), key=lambda place: (-weights[place], references[place])):
+    likest = _likest_first(np.asarray(weights, dtype=np.float64), histories)
+    first = list(islice(likest, _HEARD))
+    look([histories[place] for place in first if weights[place] > 0.0], encoding, problem.defaults)
+    for place in chain(first, likest):
         if len(found) == _HEARD:
             break
         seen = source(histories[place], float(weights[place]), encoding, problem.defaults)
@@ -138,6 +142,25 @@ def hear(
         return None
     found.sort(key=lambda one: (-one.weight, one.history.reference))
     return Hearing([_witness(one, encoding, model) for one in found], opinions(found), encoding)
+
+
+def listen(problem: Problem, histories: Sequence[TaskHistory], model: FittedModel) -> Iterator[TaskHistory]:
+    """What `hear` works out of a history that it hears for the first time, of one after the other: about a millisecond
+    each, and nothing where it is known.
+    """
+    encoding = Encoding.of(problem.space)
+    for history in histories:
+        seen = source(history, 1.0, encoding, problem.defaults)
+        if seen is not None:
+            _witness(seen, encoding, model)
+        yield history
+
+
+def _likest_first(weights: Array, histories: Sequence[TaskHistory]) -> Iterator[int]:
+    """The places of the histories; those of the same weight (H,) by their names. Nobody looks at more than a few."""
+    order = np.argsort(-weights, kind="stable").tolist()
+    for _, alike in groupby(order, key=weights.tolist().__getitem__):
+        yield from sorted(alike, key=lambda place: histories[place].reference)
 
 
 def _witness(one: Source, encoding: Encoding, model: FittedModel) -> Witness:

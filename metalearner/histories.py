@@ -1,4 +1,4 @@
-"""Finished experiments as sources of knowledge: how like a task each is, and its trials in the task's own space.
+"""Finished experiments as sources of knowledge: their trials in the space of a task.
 
 Symbols: n trials of a history, D dimensions and P feature columns of the target space.
 
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,24 +30,14 @@ from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
 from foretune.spaces import AnyParameter, Configuration, Space
 from metalearner.arrays import Array, Index, Mask
 from metalearner.encoding import Encoding
-from metalearner.task_sample import FEATURE as SAMPLE
 
 _LEAST_COVERAGE = 1 / 3
 """A history that speaks of fewer of the target's parameters says nothing about it."""
 _FACTOR = 2.0
 """How far outside a logarithmic range a value may lie; of a linear one, a quarter of its length."""
 _NEAR_CHOICE = 1.5
-_ALMOST = 0.8
-"""The similarity of tasks that no feature tells apart and that are not known to be the same."""
-_LEAST = 0.1
-_UNKNOWN = 0.2
-"""The similarity of tasks of which too little is known."""
-_OTHER_NETWORK = 0.3
-_OTHER_METRIC = 0.7
-_STEEPNESS = 1.5
 _LARGEST_LOSS = 1e100
 _KEPT_VIEWS = 4
-_COUNTS = frozenset({"rows", "features", "classes", "parameters", "rows_per_feature", "max_epochs", "batch_size"})
 
 
 @dataclass(frozen=True)
@@ -78,6 +68,8 @@ class Column:
 
     @cached_property
     def inactive(self) -> Mask:
+        if None not in self.values:
+            return np.zeros(len(self.values), dtype=bool)
         return np.array([value is None for value in self.values], dtype=bool)
 
     @cached_property
@@ -139,59 +131,16 @@ class TaskHistory:
         """What it says in the spaces that were asked for last: a cache, on which nothing depends."""
         return {}
 
+    @cached_property
+    def extent(self) -> tuple[float, float] | None:
+        """The least and the greatest outcome; None where every trial diverged."""
+        known = [value for value in self.values if value is not None]
+        return (min(known), max(known)) if known else None
+
     @property
     def best(self) -> float | None:
         """The best outcome; None where every trial diverged."""
-        known = [value for value in self.values if value is not None]
-        return max(known, key=lambda value: self.task.goal.sign * value) if known else None
-
-
-def similarity(task: Task, other: Task) -> float:
-    """How far what worked on `other` should work on `task`: 1 for the same data and network, 0 for no relation."""
-    return similarity_at(task, other, feature_distance(task.features, other.features))
-
-
-def similarity_at(task: Task, other: Task, distance: float | None) -> float:
-    """The similarity of tasks whose features are so far apart; None where they have none in common."""
-    if task.dataset is not None and task.dataset == other.dataset:
-        near = 1.0
-    elif not _same_kind(task, other):
-        return 0.0
-    else:
-        near = _UNKNOWN if distance is None else max(_LEAST, _ALMOST * math.exp(-_STEEPNESS * distance))
-    if task.network != other.network:
-        near *= _OTHER_NETWORK
-    if (task.metric, task.goal) != (other.metric, other.goal):
-        near *= _OTHER_METRIC
-    return near
-
-
-def feature_distance(left: Mapping[str, float | str], right: Mapping[str, float | str]) -> float | None:
-    """Root mean square difference of the features that both have, counts on a logarithmic scale; words are the same
-    or 1 apart. None when there is none.
-    """
-    differences = []
-    for name in (left.keys() & right.keys()) - {SAMPLE}:
-        a, b = left[name], right[name]
-        if isinstance(a, str) or isinstance(b, str):
-            differences.append(float(a != b))
-        else:
-            differences.append(scaled_feature(name, a) - scaled_feature(name, b))
-    if not differences:
-        return None
-    return math.sqrt(math.fsum(difference**2 for difference in sorted(differences, key=abs)) / len(differences))
-
-
-def scaled_feature(name: str, value: float) -> float:
-    """A number that describes a task, on the scale on which tasks are compared."""
-    if name in _COUNTS:
-        return math.log10(1.0 + abs(value))
-    return math.asinh(max(min(value, 1e100), -1e100))
-
-
-def _same_kind(task: Task, other: Task) -> bool:
-    """False where the features say that one classifies and the other does something else."""
-    return task.kind is None or other.kind is None or task.kind == other.kind
+        return max(self.extent, key=lambda value: self.task.goal.sign * value) if self.extent else None
 
 
 @dataclass(frozen=True)
@@ -226,13 +175,12 @@ def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Co
     """The history in the target space; None where it says nothing about it."""
     if weight <= 0.0 or len(history.values) < 2:
         return None
-    key = (encoding.key, json.dumps(defaults, sort_keys=True))
+    key = _view_key(encoding, defaults)
     try:
         view = history.views[key]
     except KeyError:
-        view = history.views[key] = _view(history, encoding, defaults)
-        while len(history.views) > _KEPT_VIEWS:
-            history.views.pop(next(iter(history.views)), None)
+        (view,) = _views([history], encoding, defaults)
+        _keep(history, key, view)
     if view is None:
         return None
     return Source(
@@ -247,16 +195,57 @@ def source(history: TaskHistory, weight: float, encoding: Encoding, defaults: Co
     )
 
 
-def _view(history: TaskHistory, encoding: Encoding, defaults: Configuration | None) -> View | None:
-    points, usable, coverage = _mapped(history, encoding.space)
-    if coverage < _LEAST_COVERAGE or usable.sum() < 2:
-        return None
+def look(histories: Iterable[TaskHistory], encoding: Encoding, defaults: Configuration | None) -> None:
+    """Works out what `source` needs of the histories that nobody has looked at from the target space. Those of one
+    space are mapped as one long history: twenty of them take little longer than one.
+    """
+    key = _view_key(encoding, defaults)
+    alike: dict[object, list[TaskHistory]] = {}
+    for history in histories:
+        if key not in history.views and len(history.values) > 1:
+            kind = (id(history.space), tuple(history.columns), json.dumps(history.fixed, sort_keys=True))
+            alike.setdefault(kind, []).append(history)
+    for group in alike.values():
+        for history, view in zip(group, _views(group, encoding, defaults), strict=True):
+            _keep(history, key, view)
+
+
+def _keep(history: TaskHistory, key: tuple[str, str], view: View | None) -> None:
+    history.views[key] = view
+    for old in list(history.views)[:-_KEPT_VIEWS]:
+        history.views.pop(old, None)
+
+
+def _view_key(encoding: Encoding, defaults: Configuration | None) -> tuple[str, str]:
+    return encoding.key, json.dumps(defaults, sort_keys=True)
+
+
+def _views(
+    histories: Sequence[TaskHistory], encoding: Encoding, defaults: Configuration | None
+) -> Iterator[View | None]:
+    """Of histories with the same space, columns and fixed values."""
+    points, usable, coverage = _mapped(_joined(histories), encoding.space)
     filled = encoding.encode(defaults) if defaults is not None else np.full(encoding.width, np.nan)
-    rows = encoding.rows(np.where(np.isnan(points), filled[None, :], points)[usable])
-    scores, losses = history.scores, history.losses
-    if np.ptp(scores[usable]) <= 0.0:
-        return None
-    return View(coverage, rows, encoding.features(rows), scores[usable], losses[usable])
+    rows = encoding.rows(np.where(np.isnan(points), filled[None, :], points))
+    features = encoding.features(rows)
+    end = 0
+    for history in histories:
+        begin, end = end, end + len(history.values)
+        kept = begin + np.flatnonzero(usable[begin:end])
+        scores = history.scores[kept - begin]
+        if coverage < _LEAST_COVERAGE or len(kept) < 2 or np.ptp(scores) <= 0.0:
+            yield None
+        else:
+            yield View(coverage, rows[kept], features[kept], scores, history.losses[kept - begin])
+
+
+def _joined(histories: Sequence[TaskHistory]) -> TaskHistory:
+    """All their trials, one history after the other."""
+    first = histories[0]
+    if len(histories) == 1:
+        return first
+    columns = {name: [value for one in histories for value in one.columns[name]] for name in first.columns}
+    return replace(first, columns=columns, values=[value for one in histories for value in one.values])
 
 
 def normal_scores(losses: Array) -> Array:
@@ -325,6 +314,8 @@ def _units(parameter: AnyParameter, column: Column) -> tuple[Array, Mask]:
             units, known = column.bools
         case Schedule():
             units, known = column.shapes
+    if known.all() and not column.inactive.any():
+        return units, known
     units = np.where((column.inactive | ~known)[:, None], np.nan, units)
     return units, known | column.inactive
 
@@ -335,8 +326,9 @@ def _numbers(parameter: Float | Int, column: Column) -> tuple[Array, Mask]:
     margin = 0.25 * (high - low)
     lowest, highest = (low / _FACTOR, high * _FACTOR) if parameter.log else (low - margin, high + margin)
     known = (values >= lowest) & (values <= highest)  # NaN compares false
-    inside = np.clip(np.where(known, values, low), low, high)
-    ends = [parameter.to_unit(end)[0] for end in (parameter.low, parameter.high)]
+    inside = np.minimum(np.maximum(np.where(known, values, low), low), high)
+    # The ends of a real range are those of the unit interval; whole numbers stand in the middle of theirs.
+    ends = (0.0, 1.0) if isinstance(parameter, Float) else [parameter.to_unit(end)[0] for end in (low, high)]
     return _interpolated(inside, low, high, parameter.log, ends)[:, None], known
 
 

@@ -6,15 +6,24 @@ Symbols: H other tasks, F features that any of them has.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from metalearner import task_sample
-from metalearner.arrays import Array, Index
-from metalearner.histories import Task, scaled_feature, similarity_at
+from metalearner.arrays import Array, Index, Mask, Words
+from metalearner.histories import Task
+from metalearner.task_sample import FEATURE as SAMPLE
+
+_ALMOST = 0.8
+"""The similarity of tasks that no feature tells apart and that are not known to be the same."""
+_LEAST = 0.1
+_UNKNOWN = 0.2
+"""The similarity of tasks of which too little is known."""
+_OTHER_NETWORK = 0.3
+_OTHER_METRIC = 0.7
+_STEEPNESS = 1.5
+_COUNTS = frozenset({"rows", "features", "classes", "parameters", "rows_per_feature", "max_epochs", "batch_size"})
 
 
 class Likeness(Protocol):
@@ -26,50 +35,113 @@ class Likeness(Protocol):
 
 
 class FeatureLikeness:
-    """`metalearner.similarity` with many tasks at once. What the others' features are as arrays is kept from call to
-    call while `others` stays the same object.
+    """`similarity` with many tasks at once. What is known of the others as arrays is kept from call to call while
+    `others` stays the same object.
     """
 
     def __init__(self) -> None:
-        self._table = _FeatureTable(())
+        self._table = _Table(())
 
     def weights(self, task: Task, others: Sequence[Task]) -> Array:
         if self._table.tasks is not others:
-            self._table = _FeatureTable(others)
-        distances = self._table.distances(task)
-        known = zip(others, distances.tolist(), strict=True)
-        return np.array(
-            [
-                similarity_at(_seen_from(task, other), other, None if math.isnan(distance) else distance)
-                for other, distance in known
-            ]
-        )
+            self._table = _Table(others)
+        return self._table.similarities(task)
 
 
-def _seen_from(task: Task, other: Task) -> Task:
-    return task if task.metric else replace(task, metric=other.metric, goal=other.goal)
+def similarity(task: Task, other: Task) -> float:
+    """How far what worked on `other` should work on `task`: 1 for the same data and network, 0 for no relation."""
+    return similarity_at(task, other, feature_distance(task.features, other.features))
 
 
-class _FeatureTable:
-    """The features of H tasks: numbers (H, F), NaN where there is none, and codes of words (H, F), -1 where none."""
+def similarity_at(task: Task, other: Task, distance: float | None) -> float:
+    """The similarity of tasks whose features are so far apart; None where they have none in common."""
+    if task.dataset is not None and task.dataset == other.dataset:
+        near = 1.0
+    elif not _same_kind(task, other):
+        return 0.0
+    else:
+        near = _UNKNOWN if distance is None else max(_LEAST, _ALMOST * math.exp(-_STEEPNESS * distance))
+    if task.network != other.network:
+        near *= _OTHER_NETWORK
+    if (task.metric, task.goal) != (other.metric, other.goal):
+        near *= _OTHER_METRIC
+    return near
+
+
+def feature_distance(left: Mapping[str, float | str], right: Mapping[str, float | str]) -> float | None:
+    """Root mean square difference of the features that both have, counts on a logarithmic scale; words are the same
+    or 1 apart. None when there is none.
+    """
+    differences = []
+    for name in (left.keys() & right.keys()) - {SAMPLE}:
+        a, b = left[name], right[name]
+        if isinstance(a, str) or isinstance(b, str):
+            differences.append(float(a != b))
+        else:
+            differences.append(scaled_feature(name, a) - scaled_feature(name, b))
+    if not differences:
+        return None
+    return math.sqrt(math.fsum(difference**2 for difference in sorted(differences, key=abs)) / len(differences))
+
+
+def scaled_feature(name: str, value: float) -> float:
+    """A number that describes a task, on the scale on which tasks are compared."""
+    if name in _COUNTS:
+        return math.log10(1.0 + abs(value))
+    return math.asinh(max(min(value, 1e100), -1e100))
+
+
+def _same_kind(task: Task, other: Task) -> bool:
+    """False where the features say that one classifies and the other does something else."""
+    return task.kind is None or other.kind is None or task.kind == other.kind
+
+
+class _Table:
+    """H tasks as columns. Features are numbers (H, F), NaN where there is none, and codes of words (H, F), -1 where
+    none.
+    """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.tasks = tasks
-        self._names = sorted({name for task in tasks for name in task.features} - {task_sample.FEATURE})
+        self._datasets, self._networks, self._kinds, self._metrics, self._goals = (
+            np.array(column, dtype=object)
+            for column in (
+                [task.dataset for task in tasks],
+                [task.network for task in tasks],
+                [task.kind for task in tasks],
+                [task.metric for task in tasks],
+                [task.goal for task in tasks],
+            )
+        )
+        self._names = sorted({name for task in tasks for name in task.features} - {SAMPLE})
         places = {name: place for place, name in enumerate(self._names)}
         self._codes: dict[str, int] = {}
         self._numbers = np.full((len(tasks), len(places)), np.nan)
         self._words: Index = np.full((len(tasks), len(places)), -1, dtype=np.intp)
         for row, task in enumerate(tasks):
             for name, value in task.features.items():
-                if name == task_sample.FEATURE:
+                if name == SAMPLE:
                     continue
                 if isinstance(value, str):
                     self._words[row, places[name]] = self._codes.setdefault(value, len(self._codes))
                 else:
                     self._numbers[row, places[name]] = scaled_feature(name, value)
 
-    def distances(self, task: Task) -> Array:
+    def similarities(self, task: Task) -> Array:
+        """`similarity` with each of the tasks: (H,). A task without a metric is one to which every metric speaks."""
+        distances = self._distances(task)
+        near = np.maximum(_LEAST, _ALMOST * np.exp(-_STEEPNESS * distances))
+        near[np.isnan(distances)] = _UNKNOWN
+        if task.kind is not None:
+            near[~(_are(self._kinds, None) | _are(self._kinds, task.kind))] = 0.0
+        if task.dataset is not None:
+            near[_are(self._datasets, task.dataset)] = 1.0
+        near[~_are(self._networks, task.network)] *= _OTHER_NETWORK
+        if task.metric:
+            near[~(_are(self._metrics, task.metric) & _are(self._goals, task.goal))] *= _OTHER_METRIC
+        return near
+
+    def _distances(self, task: Task) -> Array:
         """Root mean square difference of the features in common, NaN where there is none: (H,)."""
         numbers, words = np.full(len(self._names), np.nan), np.full(len(self._names), -1)
         for place, name in enumerate(self._names):
@@ -84,3 +156,8 @@ class _FeatureTable:
         count = common.sum(1)
         total = np.where(common, squares, 0.0).sum(1)
         return np.where(count > 0, np.sqrt(total / np.maximum(count, 1)), np.nan)
+
+
+def _are(column: Words, value: str | None) -> Mask:
+    """Which of the entries are this one: (H,) -> (H,)."""
+    return np.asarray(column == value, dtype=bool)

@@ -19,6 +19,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -139,17 +141,14 @@ def candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) ->
     """The best different settings of the heaviest histories, and the expert's: (C, D)."""
     rows = [] if problem.defaults is None else [encoding.encode(problem.defaults)]
     known = set(_keys(np.array(rows))) if rows else set()
-    ordered = [(one, np.argsort(one.scores, kind="stable").tolist(), _keys_of(one)) for one in found]
+    best = [_best_of(one) for one in found]
     for rank in range(_FROM_EACH):
-        for one, order, keys in ordered:
+        for one in best:
             if len(rows) >= _CANDIDATES:
                 break
-            if rank >= len(order) or one.scores[order[rank]] > 0.0:
-                continue
-            place = order[rank]
-            if keys[place] not in known:
-                known.add(keys[place])
-                rows.append(one.rows[place])
+            if rank < len(one) and one[rank].key not in known:
+                known.add(one[rank].key)
+                rows.append(one[rank].row)
     return np.array(rows)
 
 
@@ -185,6 +184,21 @@ def _fitted(features: Array, scores: Array, groups: Index) -> gp.Kernel:
         while len(_kernels) > _KEPT_KERNELS:
             _kernels.popitem(last=False)
     return kernel
+
+
+class _Setting(NamedTuple):
+    key: bytes
+    row: Array  # (D,)
+
+
+def _best_of(one: Source) -> list[_Setting]:
+    """The settings that the history brings, the best first: kept with it."""
+    known = one.worked_out.get(_best_of)
+    if not isinstance(known, list):
+        places = [place for place in np.argsort(one.scores, kind="stable")[:_FROM_EACH] if one.scores[place] <= 0.0]
+        rows = one.rows[places]
+        known = one.worked_out[_best_of] = [_Setting(key, row) for key, row in zip(_keys(rows), rows, strict=True)]
+    return known
 
 
 def _keys_of(one: Source) -> list[bytes]:
@@ -231,8 +245,7 @@ def select(judged: Judged, k: int, *, by_regret: bool = True) -> list[int]:
     weights, losses = judged.weights, judged.penalised  # (H,), (H, C)
     unlike = 1.0 - np.array([one.weight for one in judged.sources])
     carried = 0.25 + 0.5 * np.clip(unlike, 0.0, 1.0)  # (H,)
-    half = np.random.default_rng(0).standard_normal((_DRAWS // 2, *losses.shape))
-    draws = losses + np.concatenate([half, -half]) * carried[:, None]  # (S, H, C)
+    draws = losses + _noise(losses.shape) * carried[:, None]  # (S, H, C)
     for position, one in enumerate(judged.sources if by_regret else ()):
         draws[:, position] = np.log(_FLOOR + _regrets(one, draws[:, position]))
     features = judged.encoding.features(judged.rows)
@@ -248,6 +261,15 @@ def select(judged: Judged, k: int, *, by_regret: bool = True) -> list[int]:
         apart = np.sqrt(((features - features[place]) ** 2).sum(1) / judged.encoding.width)
         allowed &= apart >= _APART
     return chosen
+
+
+@lru_cache(maxsize=4)
+def _noise(shape: tuple[int, ...]) -> Array:
+    """Normal numbers, and their opposites: (S, *shape), the same each time."""
+    half = np.random.default_rng(0).standard_normal((_DRAWS // 2, *shape))
+    noise = np.concatenate([half, -half])
+    noise.flags.writeable = False
+    return noise
 
 
 def _regrets(one: Source, scores: Array) -> Array:

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from metalearner.arrays import Array
-from metalearner.histories import Task, scaled_feature
+from metalearner.histories import Task
+from metalearner.likeness import scaled_feature
 from metalearner.task_sample import NUMBERS, decode
 
 LAYERS = ("phi_in", "phi_in_bias", "phi_out", "phi_out_bias", "rho_in", "rho_in_bias", "rho_out", "skip")

@@ -23,7 +23,8 @@ from typing import Literal
 import numpy as np
 
 from metalearner.arrays import Array
-from metalearner.histories import TaskHistory, similarity
+from metalearner.histories import TaskHistory
+from metalearner.likeness import similarity
 from metalearner.surfaces import Surfaces, correlations, surfaces
 from metalearner.task_episodes import family_of
 from metalearner.task_space import TaskSpace

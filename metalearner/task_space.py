@@ -21,7 +21,8 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 
 from metalearner.arrays import Array
-from metalearner.histories import Task, similarity_at
+from metalearner.histories import Task
+from metalearner.likeness import similarity_at
 from metalearner.task_encoder import LAYERS, Encoder, Vocabulary
 
 LEAST_HISTORIES = 30

@@ -34,6 +34,8 @@ _MOST_HELD = 256
 """Calls that one desk holds; the others are left to other desks."""
 _THREADS = 4
 """Experiments that are answered at the same time."""
+_PAUSE_S = 0.0005
+"""Between two steps of work ahead, so that a call that has come gets its turn."""
 _BUSY_S = 0.5
 """Asked again within this time, an experiment gets fast proposals: its client must not wait."""
 
@@ -47,9 +49,11 @@ class Desk:
         self._task_recommendations = TaskRecommendations(process.database)
         self._asked_at: defaultdict[str, float] = defaultdict(lambda: -1e9)
         self._lanes = Lanes(self._work, _THREADS, _MOST_HELD, "desk-lane")
+        self._more_ahead = threading.Event()
 
     def start(self) -> None:
         threading.Thread(target=self._serve, name="desk", daemon=True).start()
+        threading.Thread(target=self._work_ahead, name="desk-ahead", daemon=True).start()
 
     def _serve(self) -> None:
         while not self._process.stopping.is_set():
@@ -69,6 +73,21 @@ class Desk:
             for lane, together in lanes.items():
                 self._lanes.add(lane, together)
         self._lanes.close()
+
+    def _work_ahead(self) -> None:
+        """In idle time, what the next recommendations will need: a millisecond at a time, none while a call waits."""
+        while not self._process.stopping.is_set():
+            self._lanes.wait_until_idle()
+            try:
+                more = self._task_recommendations.work_ahead()
+            except Exception:  # noqa: BLE001 - whoever needs it will work it out, and hear of what is wrong
+                _log.exception("work_ahead_failed")
+                more = False
+            if more:
+                time.sleep(_PAUSE_S)
+            else:
+                self._more_ahead.wait(_WAIT_S)
+                self._more_ahead.clear()
 
     def _work(self, calls: Sequence[Call]) -> None:
         for together in _grouped(calls):
@@ -104,7 +123,9 @@ class Desk:
         if kind == "recommend":
             return recommend_for_experiment(self._proposals, experiment_id, payload)
         if kind == "recommend_task":
-            return self._task_recommendations.recommend(payload)
+            found = self._task_recommendations.recommend(payload)
+            self._more_ahead.set()
+            return found
         if kind == "priors":
             return self._proposals.priors(experiment_id)
         if kind == "neighbours":

@@ -45,6 +45,11 @@ class Lanes(Generic[_T]):
             self._waiting[lane] = list(items)
         self._take_turn(lane)
 
+    def wait_until_idle(self) -> None:
+        """Returns when nothing is waited for."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held)
+
     def close(self) -> None:
         """Finishes what has begun, drops the rest, and waits."""
         self._pool.shutdown(cancel_futures=True)

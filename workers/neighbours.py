@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from foretune.json_types import JsonObject, JsonValue
 from metalearner import Task, TaskHistory, similarity
-from metalearner.histories import feature_distance
+from metalearner.likeness import feature_distance
 from metalearner.task_sample import FEATURE
 from service.db.histories import StoredHistory
 from service.db.session import Database

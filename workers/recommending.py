@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import orjson
 
 from foretune.json_types import JsonObject, JsonValue
@@ -21,8 +23,11 @@ from metalearner import (
     TaskHistory,
     fit,
     foresee,
+    listen,
     recommend,
 )
+from metalearner.arrays import Mask
+from service.db.models import Standing
 from service.db.session import Database
 from service.settings import settings
 from service.usecases import fitting, histories
@@ -30,7 +35,7 @@ from service.usecases.proposals import SeenTrial
 from workers.fitting import model_of
 from workers.priors import evidence_json, task_history
 from workers.proposals import Proposals
-from workers.starter.shelf import PREFIX, starter_histories
+from workers.starter.shelf import starter_histories
 
 _KEPT_ANSWERS = 256
 _KEPT_PROJECTS = 8
@@ -57,52 +62,93 @@ def recommend_for_experiment(proposals: Proposals, experiment_id: str, payload: 
 class _Known:
     """A project's histories as the meta-learner sees them, and what was fitted on them."""
 
-    version: str
+    standing: Standing
     histories: dict[str, TaskHistory]
     """By fingerprint, the newest first."""
     listed: list[TaskHistory]
     tasks: list[Task]
+    starter: Mask
+    """Which of those listed shipped with the service: they speak of our own networks alone."""
     model: FittedModel
     likeness: FeatureLikeness
+
+
+class _Ahead:
+    """What histories that nobody was asked about yet say in a space: worked out step by step, before somebody asks."""
+
+    def __init__(self, known: _Known | None = None, problem: Problem | None = None) -> None:
+        self._known, self._problem = known, problem
+        self._steps: Iterator[object] = iter(())
+        if known is not None and problem is not None:
+            self._steps = listen(problem, known.listed, known.model)
+
+    def is_of(self, known: _Known, problem: Problem) -> bool:
+        return self._known is known and self._problem == problem
+
+    def step(self) -> bool:
+        return next(self._steps, None) is not None
 
 
 class TaskRecommendations:
     """What to use on tasks on which nothing has run. Answers are kept until their project's histories or model change.
 
-    Use from one thread. What it keeps is worked out again after a restart, to the same answers.
+    Use from one thread, but for `work_ahead`. What it keeps is worked out again after a restart, to the same answers.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._answers: OrderedDict[tuple[str, bytes], JsonObject] = OrderedDict()
+        self._answers: OrderedDict[tuple[Standing, bytes], JsonObject] = OrderedDict()
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._ahead = _Ahead()
 
     def recommend(self, payload: JsonObject) -> JsonObject:
-        """`{"confidence", "items": [{"configuration", "predicted", "evidence"}]}` from the project's histories.
+        """`{"confidence", "items": [{"configuration", "predicted", "evidence"}], "model": {"version", "experiments",
+        "trials"}}` from the project's histories.
 
         `payload`: `project`, `space`, `metric` (or null), `goal`, `dataset` (its id, or null), `network` (or null),
         `features`, `defaults` (or null), `max_epochs` and `count`, as `service.usecases.recommendations` sends them.
         """
         known = self._read(str(payload["project"]))
-        key = (known.version, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS))
+        key = (known.standing, orjson.dumps(payload, option=orjson.OPT_SORT_KEYS))
         answer = self._answers.pop(key, None)
         if answer is None:
-            answer = _for_task(known, payload)
+            problem = _problem(payload)
+            answer = _for_task(known, problem, payload)
+            if not self._ahead.is_of(known, problem):
+                self._ahead = _Ahead(known, problem)
         self._answers[key] = answer
         while len(self._answers) > _KEPT_ANSWERS:
             self._answers.popitem(last=False)
         return answer
 
+    def work_ahead(self) -> bool:
+        """A step of what further tasks in the space that was asked for last will need; False when nothing is left.
+
+        Callable from one other thread at a time. It changes no answer.
+        """
+        return self._ahead.step()
+
     def _read(self, project: str) -> _Known:
-        histories.catch_up(self._database, project)
-        before = self._known.pop(project, None)
+        standing = self._standing(project)
+        if standing.missing:
+            histories.catch_up(self._database, project)
+            standing = self._standing(project)
+        known = self._known.pop(project, None)
+        if known is None or known.standing != standing:
+            known = self._read_anew(project, standing, known)
+        self._known[project] = known
+        while len(self._known) > _KEPT_PROJECTS:
+            self._known.popitem(last=False)
+        return known
+
+    def _standing(self, project: str) -> Standing:
         with self._database.reading() as tx:
-            version = fitting.version(tx, project)
-            if before is not None and before.version == version:
-                self._known[project] = before
-                return before
-            # Only what is new is read: one more history must not cost as much as a thousand.
-            held = before.histories if before is not None else {}
+            return fitting.standing(tx, project)
+
+    def _read_anew(self, project: str, standing: Standing, before: _Known | None) -> _Known:
+        """Only what is new is read: one more history must not cost as much as a thousand."""
+        held = before.histories if before is not None else {}
+        with self._database.reading() as tx:
             newest = fitting.heard(tx, project)
             added = histories.read_some(tx, project, [one for one in newest if one not in held])
             parts = fitting.parts(tx, project)
@@ -118,28 +164,27 @@ class TaskRecommendations:
             most_kernels=_MOST_KERNELS,
             most_held_out=_MOST_HELD_OUT,
         )
-        known = _Known(version, kept, listed, [one.task for one in listed], model, FeatureLikeness())
-        self._known[project] = known
-        while len(self._known) > _KEPT_PROJECTS:
-            self._known.popitem(last=False)
-        return known
+        shipped = np.arange(len(listed)) >= len(kept)
+        return _Known(standing, kept, listed, [one.task for one in listed], shipped, model, FeatureLikeness())
 
 
-def _for_task(known: _Known, payload: JsonObject) -> JsonObject:
-    task = _task(payload)
+def _problem(payload: JsonObject) -> Problem:
     defaults = payload["defaults"]
-    problem = Problem(
+    return Problem(
         space=Space.from_json(payload["space"]),
-        goal=task.goal,
+        goal=Goal(str(payload["goal"])),
         max_epochs=_number(payload["max_epochs"]),
         max_trials=1,
         seed=0,
         defaults=defaults if isinstance(defaults, dict) else None,
     )
+
+
+def _for_task(known: _Known, problem: Problem, payload: JsonObject) -> JsonObject:
+    task = _task(payload)
     weights = known.likeness.weights(task, known.tasks)
     if task.network is None:
-        # The starter history speaks of our own networks alone.
-        weights[[one.reference.startswith(PREFIX) for one in known.listed]] = 0.0
+        weights[known.starter] = 0.0
     found, confidence = foresee(problem, task, known.listed, weights, _number(payload["count"]), known.model)
     return {
         "confidence": confidence.value,
@@ -151,6 +196,11 @@ def _for_task(known: _Known, payload: JsonObject) -> JsonObject:
             }
             for one in found
         ],
+        "model": {
+            "version": known.standing.champion or 0,
+            "experiments": known.standing.histories,
+            "trials": known.standing.trials,
+        },
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -54,13 +54,39 @@ class FittedPart:
     residuals: JsonValue = None
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What a project's recommendations are made of: another one whenever the histories are others, another model is in
+    use, or others are heard.
+    """
+
+    histories: int
+    trials: int
+    newest: datetime | None
+    fitted: int | None
+    """The newest version of a model, whether or not it is in use."""
+    champion: int | None
+    """The version in use."""
+    refused: int
+    missing: bool = field(compare=False)
+    """Whether an experiment has ended of which no history was made yet."""
+
+
 _READ = [models.c[name] for name in StoredModel.__dataclass_fields__]
-_DIGEST = b"""
+_STANDING = b"""
     SELECT
-        (SELECT (count(*), sum(trials), max(created_at))::text FROM histories WHERE project_id = %(project)s),
+        count(*),
+        coalesce(sum(trials), 0),
+        max(created_at),
         (SELECT max(version) FROM models WHERE project_id = %(project)s),
         (SELECT version FROM models WHERE project_id = %(project)s AND state = %(champion)s),
-        (SELECT count(*) FROM fitted_histories WHERE project_id = %(project)s AND refused_by IS NOT NULL)
+        (SELECT count(*) FROM fitted_histories WHERE project_id = %(project)s AND refused_by IS NOT NULL),
+        EXISTS (
+            SELECT FROM experiments
+            WHERE project_id = %(project)s AND finished_at IS NOT NULL AND compacted_at IS NULL
+        )
+    FROM histories
+    WHERE project_id = %(project)s
 """
 _NEW_SHARE = 10
 """A fit is due when one history in so many is new."""
@@ -86,9 +112,10 @@ def champion(tx: Transaction, project_id: str) -> StoredModel | None:
     return _from_row(row) if row else None
 
 
-def digest(tx: Transaction, project_id: str) -> str:
-    """Another string whenever the project's histories are others, another model is in use, or others are heard."""
-    return str(tx.rows(_DIGEST, {"project": project_id, "champion": ModelState.CHAMPION.value})[0])
+def standing(tx: Transaction, project_id: str) -> Standing:
+    """What the project's recommendations are made of."""
+    (row,) = tx.rows(_STANDING, {"project": project_id, "champion": ModelState.CHAMPION.value})
+    return Standing(*row)  # type: ignore[arg-type]
 
 
 def insert(tx: Transaction, row: Mapping[str, object]) -> None:

@@ -21,7 +21,7 @@ from service.bus.tasks import send
 from service.db import histories as history_rows
 from service.db import models as rows
 from service.db.histories import StoredHistory
-from service.db.models import FittedPart, ModelState, StoredModel
+from service.db.models import FittedPart, ModelState, Standing, StoredModel
 from service.db.session import Transaction
 from service.usecases import histories
 from service.usecases.histories import MAX_HISTORIES
@@ -164,9 +164,9 @@ def covered(tx: Transaction, fit: StoredModel) -> list[StoredHistory]:
     return [one for one in found if one.created_at <= fit.covers_until]
 
 
-def version(tx: Transaction, project: str) -> str:
-    """Another string whenever the histories are others, another model is in use, or others are heard."""
-    return rows.digest(tx, project)
+def standing(tx: Transaction, project: str) -> Standing:
+    """What recommendations are made of. Once read, it need not be read again while this stays equal."""
+    return rows.standing(tx, project)
 
 
 def parts(tx: Transaction, project: str) -> dict[str, FittedPart]:

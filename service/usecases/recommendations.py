@@ -13,7 +13,8 @@ desk worker from the project's histories, called with kind `recommend_task`:
     payload   {"project": id, "space": […], "metric": name | null, "goal": "…", "dataset": id | null,
                "network": name | null, "features": {…}, "defaults": {…} | null, "max_epochs": number, "count": number}
     answer    {"confidence": "none|low|high",
-               "items": [{"configuration": {…}, "predicted": {"median", "low", "high"} | null, "evidence": […]}]}
+               "items": [{"configuration": {…}, "predicted": {"median", "low", "high"} | null, "evidence": […]}],
+               "model": {"version", "experiments", "trials"}}
 
 Without histories, or when none answers in time, it gets the expert's first choice for its network, and after that
 points spread evenly over its space.
@@ -41,7 +42,6 @@ from foretune.wire.recommendations import RecommendationRequest, Recommendations
 from foretune.wire.trials import Prediction
 from service.bus import Bus
 from service.db import datasets as dataset_rows
-from service.db import histories as history_rows
 from service.db import recommendations as recommendation_rows
 from service.db.experiments import StoredExperiment
 from service.db.session import Database, Transaction
@@ -105,8 +105,13 @@ async def for_task(database: Database, bus: Bus, project: str, request: Recommen
     """
     task = await asyncio.to_thread(_read_task, database, project, request)
     answer = await bus.call("recommend_task", _question(project, task, request.count), _TASK_S)
-    # After the desk has made histories of what has just ended.
-    model = await asyncio.to_thread(_read_model, database, project)
+    # The desk says what it has heard. One of an earlier version does not; then it is read after its answer, because it
+    # makes histories of what has just ended.
+    told = answer.get("model") if answer is not None else None
+    if isinstance(told, dict):
+        model = wire.ModelVersion.model_validate(told)
+    else:
+        model = await asyncio.to_thread(_read_model, database, project)
     items = answer.get("items") if answer is not None else None
     if answer is None or not isinstance(items, list) or not items:
         return _answer(_first_choices(task, request.count), "none", model)
@@ -144,9 +149,8 @@ def _known(database: Database, project: str, experiment_id: str, count: int) -> 
 
 def _model(tx: Transaction, project: str) -> wire.ModelVersion:
     """Version 0: no model has been fitted on the histories yet."""
-    count, trials = history_rows.count(tx, project)
-    champion = fitting.in_use(tx, project)
-    return wire.ModelVersion(version=champion.version if champion else 0, experiments=count, trials=trials)
+    found = fitting.standing(tx, project)
+    return wire.ModelVersion(version=found.champion or 0, experiments=found.histories, trials=found.trials)
 
 
 def _of_desk(known: _Known, rank: int, item: JsonObject) -> wire.Recommendation:

@@ -37,6 +37,11 @@ def test_many_tasks_at_once_are_as_like_as_one_by_one(task: Task, others: list[T
     assert found == pytest.approx([similarity(task, other) for other in others], rel=1e-9)
 
 
+def test_to_a_task_without_a_metric_every_metric_speaks() -> None:
+    others = [Task(metric, goal, "a", "mlp") for metric, goal in (("accuracy", Goal.MAXIMIZE), ("loss", Goal.MINIMIZE))]
+    assert FeatureLikeness().weights(Task("", Goal.MINIMIZE, "a", "mlp"), others).tolist() == [1.0, 1.0]
+
+
 def test_a_kernel_in_its_own_space_is_itself_and_in_a_wider_one_shorter() -> None:
     space = Space.of(Float("learning_rate", 1e-4, 1e-2, log=True), Float("dropout", 0.0, 0.5))
     own = TaskHistory("exp_1", TASK, space, {"learning_rate": [1e-3], "dropout": [0.1]}, [0.1])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from foretune.metrics import Goal
-from metalearner import Confidence, Task, TaskHistory, fit, foresee
+from metalearner import Confidence, Task, TaskHistory, fit, foresee, listen
 from tests.metalearner.test_portfolio import PROBLEM, TASK, history, loss
 
 
@@ -93,3 +94,65 @@ def test_without_a_usable_history_there_is_no_confidence() -> None:
     noise = history(0, lambda c: float(np.random.default_rng(int(1e6 * float(str(c["learning_rate"])))).random()))
     _, confidence = foresee(PROBLEM, replace(TASK, dataset="x"), [noise], [0.2], 3)
     assert confidence is Confidence.LOW
+
+
+def shifted(order: Sequence[int]) -> list[TaskHistory]:
+    """Thirty tasks of a family, each with its optimum a little further up."""
+    return [
+        replace(history(n, lambda c, s=0.1 * n - 0.6: loss(c, s)), task=replace(TASK, dataset=f"d{n}"))  # type: ignore[misc]
+        for n in order
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "weights", "expected"),
+    [
+        (
+            "new",
+            [0.8 - 0.01 * abs(n - 8) for n in range(30)],
+            [(0.00809272968, 110, 0.178566441, 0.858989711, 1.72583604, ("exp_6", "exp_9", "exp_4"))],
+        ),
+        (
+            "d20",
+            [1.0 if n == 20 else 0.5 for n in range(30)],
+            [
+                (0.0871360708, 162, 0.0, 0.657750199, 1.88156107, ("exp_20", "exp_18", "exp_25")),
+                (0.0768716478, 102, 0.0, 0.699469818, 1.85151879, ("exp_20", "exp_18", "exp_24")),
+            ],
+        ),
+    ],
+)
+def test_what_is_foreseen_stays_what_it_was(
+    dataset: str, weights: list[float], expected: list[tuple[float, int, float, float, float, tuple[str, ...]]]
+) -> None:
+    """The numbers of commit a5fd7eb: faster is no other answer. `python -m pytest -vv` shows the new ones."""
+    found, _ = foresee(PROBLEM, replace(TASK, dataset=dataset), shifted(range(30)), weights, len(expected))
+    said = []
+    for one in found:
+        configuration, predicted = one.item.configuration, one.predicted
+        assert predicted is not None
+        said.append(
+            (
+                pytest.approx(configuration["learning_rate"], rel=1e-7),
+                configuration["width"],
+                *(pytest.approx(value, rel=1e-7) for value in (predicted.low, predicted.median, predicted.high)),
+                tuple(evidence.history for evidence in one.item.evidence),
+            )
+        )
+    assert expected == said
+
+
+def test_what_was_worked_out_ahead_changes_no_answer() -> None:
+    weights = [0.8 - 0.01 * n for n in range(30)]
+    fresh, known = shifted(range(30)), shifted(range(30))
+    model = fit(fresh[:5])
+    assert list(listen(PROBLEM, known, model)) == known
+    assert all(one.views for one in known)
+    task = replace(TASK, dataset="new")
+    assert foresee(PROBLEM, task, known, weights, 5, model) == foresee(PROBLEM, task, fresh, weights, 5, model)
+
+
+def test_among_equals_the_names_decide_who_is_heard() -> None:
+    """Given thirty histories that are all as like, the same twenty are heard in whatever order they come."""
+    answers = [foresee(PROBLEM, TASK, shifted(order), [0.5] * 30, 5) for order in (range(30), range(29, -1, -1))]
+    assert answers[0] == answers[1]

@@ -14,7 +14,8 @@ from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.spaces import Space
 from metalearner import Task, TaskHistory, similarity
 from metalearner.encoding import Encoding
-from metalearner.histories import Source, feature_distance, normal_scores, source
+from metalearner.histories import Source, look, normal_scores, source
+from metalearner.likeness import feature_distance
 
 TASK = Task("val_loss", Goal.MINIMIZE, "dst_1", "mlp", {"rows": 100, "classes": 2})
 
@@ -139,3 +140,31 @@ class TestSimilarity:
             math.sqrt(0.5)
         )
         assert feature_distance({"a": 1.0}, {"b": 1.0}) is None
+
+
+def test_looked_at_together_histories_say_what_they_say_one_by_one() -> None:
+    """Given histories of several lengths and spaces, one with trials out of range and one that says nothing."""
+    space = Space.of(Float("learning_rate", 1e-4, 1e-1, log=True), Categorical("optimizer", ["sgd", "adamw"]))
+    other = Space.of(Float("dropout", 0.0, 0.5), Float("lr", 1e-3, 1.0, log=True))
+    task = Task("loss", Goal.MINIMIZE)
+
+    def some() -> list[TaskHistory]:
+        rates, words = [1e-3, 1e-2, 0.5, 3e-4], ["sgd", "adamw", "sgd", None]
+        return [
+            TaskHistory("a", task, space, {"learning_rate": rates, "optimizer": words}, [0.3, 0.1, 0.2, None]),
+            TaskHistory("b", task, space, {"learning_rate": rates[:3], "optimizer": words[:3]}, [0.3, 0.1, 0.2]),
+            TaskHistory("c", task, other, {"dropout": [0.1, 0.2], "lr": [0.1, 0.01]}, [1.0, 2.0]),
+            TaskHistory("d", task, space, {"learning_rate": rates[:2], "optimizer": words[:2]}, [0.3, 0.3]),
+            TaskHistory("e", task, space, {"learning_rate": [], "optimizer": []}, []),
+        ]
+
+    encoding = Encoding.of(space)
+    together = some()
+    look(together, encoding, None)
+    for left, right in zip(together, some(), strict=True):
+        ours, theirs = (source(one, 0.5, encoding, None) for one in (left, right))
+        assert (ours is None) == (theirs is None) == (left.reference in "de")
+        if ours is not None and theirs is not None:
+            assert ours.weight == theirs.weight
+            for name in ("rows", "features", "scores", "losses"):
+                np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))

@@ -89,21 +89,23 @@ def refit(world: World, process: WorkerProcess, *, again: bool = False) -> MetaL
     return described(world)
 
 
+def question(world: World, rows: int = 1003) -> JsonObject:
+    return {
+        "project": world.project,
+        "space": SPACE,
+        "metric": "val_loss",
+        "goal": "minimize",
+        "dataset": None,
+        "network": None,
+        "features": {"rows": rows, "classes": 3},
+        "defaults": None,
+        "max_epochs": 3,
+        "count": 1,
+    }
+
+
 def recommended(world: World) -> JsonObject:
-    answer = TaskRecommendations(world.database).recommend(
-        {
-            "project": world.project,
-            "space": SPACE,
-            "metric": "val_loss",
-            "goal": "minimize",
-            "dataset": None,
-            "network": None,
-            "features": {"rows": 1003, "classes": 3},
-            "defaults": None,
-            "max_epochs": 3,
-            "count": 1,
-        }
-    )
+    answer = TaskRecommendations(world.database).recommend(question(world))
     (item,) = answer["items"]  # type: ignore[misc]
     assert isinstance(item, dict)
     assert isinstance(item["configuration"], dict)
@@ -115,6 +117,20 @@ def test_without_histories_there_is_nothing_to_fit(world: World, process: Worker
     fit_project(process, world.project)
     found = described(world)
     assert (found.version, found.kind, found.versions) == (0, "portfolio", [])
+
+
+def test_an_answer_says_what_was_heard_and_the_rest_is_worked_out_ahead(world: World) -> None:
+    remember(world, 0, 3)
+    made = TaskRecommendations(world.database)
+    assert not made.work_ahead()
+    assert made.recommend(question(world))["model"] == {"version": 0, "experiments": 3, "trials": 72}
+    while made.work_ahead():
+        pass
+    made.recommend(question(world, rows=5))
+    assert not made.work_ahead(), "another task in the same space"
+    remember(world, 3, 1)
+    assert made.recommend(question(world))["model"] == {"version": 0, "experiments": 4, "trials": 96}
+    assert made.work_ahead()
 
 
 def test_a_model_is_judged_and_used(world: World, process: WorkerProcess) -> None:

@@ -54,6 +54,20 @@ def test_what_waits_is_handed_over_together() -> None:
     assert batches == [[0, 1], [2, 3, 4]]
 
 
+def test_idle_is_when_nothing_is_held() -> None:
+    go_on, idle = threading.Event(), threading.Event()
+    lanes = Lanes(lambda _items: go_on.wait(10.0) and None, threads=1, most=10, name="test")
+    lanes.wait_until_idle()
+    lanes.add("a", [1])
+    waiting = threading.Thread(target=lambda: (lanes.wait_until_idle(), idle.set()))
+    waiting.start()
+    assert not idle.wait(0.05)
+    go_on.set()
+    waiting.join(10.0)
+    assert idle.is_set()
+    lanes.close()
+
+
 def test_too_many_wait_outside() -> None:
     go_on = threading.Event()
     lanes = Lanes(lambda _items: go_on.wait(10.0) and None, threads=1, most=2, name="test")

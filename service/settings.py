@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     """Whether experiments with `priors: auto` also learn from the starter history that ships with the service."""
     foretune_device: str | None = None
     """The device that workers train on (`cuda:1`, `cpu`); chosen automatically when absent."""
+    foretune_precision: Literal["auto", "float32"] = "auto"
+    """The precision of new trials: mixed where it is faster, or always float32."""
 
 
 @lru_cache(maxsize=1)

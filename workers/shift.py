@@ -29,7 +29,7 @@ from workers.heartbeat import Heartbeat
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
 from workers.seeds import trial_seed
-from workers.training import TrainingTask, TrainingTasks, device_name
+from workers.training import TrainingTask, TrainingTasks, device_name, precision
 
 _REPORT_EVERY_S = 0.05
 """Epochs that end within this time share a transaction."""
@@ -89,7 +89,7 @@ class Shift:
             return
         try:
             task = self._tasks.of(claim.experiment)
-            engine = Engine(task.network, task.data, device_name())
+            engine = Engine(task.network, task.data, device_name(), precision=precision())
         except (NotFound, InvalidRequest) as error:
             self._fail(f"its data or network cannot be used: {error.message}")
             return

@@ -16,7 +16,7 @@ from service.usecases import shifts
 from service.usecases.proposals import StoredExperiment
 from workers.datasets import dataset as canonical
 from workers.datasets.prepare import PreparedData, prepare, views
-from workers.engine import METRICS, choose_device
+from workers.engine import METRICS, Precision, choose_device
 from workers.networks import Network, get_network, networks
 from workers.process import WorkerProcess
 
@@ -36,6 +36,12 @@ def warm_up(process: WorkerProcess) -> str:
 
 def device_name() -> str:
     return settings().foretune_device or str(choose_device())
+
+
+def precision() -> Precision | None:
+    """That of new trials; None leaves it to the engine."""
+    chosen = settings().foretune_precision
+    return None if chosen == "auto" else chosen
 
 
 def describe(network: Network) -> wire.Network:

@@ -56,7 +56,8 @@ class Checkpoint:
     """Everything that the rest of a trial's curve depends on. All tensors are on the CPU, and its own.
 
     `network`, `data_key`, `seed` and `configuration` (resolved) say what it belongs to; `device_kind` (`cpu`,
-    `cuda`, `mps`) where it was trained: on the same kind the resumed curve is the uninterrupted one, bit for bit.
+    `cuda`, `mps`) where it was trained: on the same kind the resumed curve is the uninterrupted one, bit for bit, save
+    that a CPU without instructions for bfloat16 goes on in float32 with what was begun in bfloat16.
     """
 
     network: str

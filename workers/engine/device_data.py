@@ -50,6 +50,16 @@ class DeviceData:
         """The validation rows, likewise."""
         return _wide(self.val_x, self.prepared.view)
 
+    @cached_property
+    def half_train_x(self) -> Tensor:
+        """`wide_train_x` in bfloat16."""
+        return self.wide_train_x.bfloat16()
+
+    @cached_property
+    def half_val_x(self) -> Tensor:
+        """`wide_val_x` in bfloat16."""
+        return self.wide_val_x.bfloat16()
+
 
 def on_device(data: PreparedData, device: torch.device) -> DeviceData:
     """Moves the data to the device when at most half of its free memory is taken by them."""

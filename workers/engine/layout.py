@@ -13,9 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+StoredShapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""The padded shape of every parameter that is padded."""
 
 _PARAMETER_MULTIPLE = 16
 _ROW_MULTIPLE = 32
@@ -64,9 +68,7 @@ class Layout:
             parameter.copy_(values.view(parameter.shape))
 
 
-def layout(
-    shapes: Sequence[tuple[str, tuple[int, ...]]], stored: Mapping[str, tuple[int, ...]] | None = None
-) -> Layout:
+def layout(shapes: Sequence[tuple[str, tuple[int, ...]]], stored: StoredShapes | None = None) -> Layout:
     """The layout of parameters of these names and shapes; `stored` names the padded shape of those that are padded."""
     parts: list[Part] = []
     offset = 0

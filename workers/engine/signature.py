@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from workers.engine.device import multiplies_bfloat16
 from workers.engine.device_data import DeviceData
-from workers.engine.layout import Layout
-from workers.engine.slot import Slot, StoredShapes
+from workers.engine.layout import Layout, StoredShapes
+from workers.engine.slot import Slot
 from workers.engine.stacked_cnn import CNNShape
 from workers.engine.stacked_convolutions import NARROW
 from workers.engine.stacked_gru import GRUShape
@@ -62,8 +63,6 @@ _NARROWEST = 16
 
 def signature_of(slot: Slot) -> Signature | None:
     """The signature of a trial; None when it can only be trained by the plain loop."""
-    if slot.precision != "float32":
-        return None
     shape = _shape_of(slot)
     if shape is None:
         return None
@@ -84,6 +83,11 @@ def _gains_on_cpu(shape: StackedShape, bucket: int) -> bool:
 def _shape_of(slot: Slot) -> StackedShape | None:
     # By the very type: a subclass may compute something else.
     module, data = slot.module, slot.data
+    if type(module) is MLP and slot.precision == "bfloat16" and data.device.type == "cpu":
+        # Begun on another processor, it goes on in float32: emulated instructions would take several times as long.
+        return MLPShape.of(module, data, half=multiplies_bfloat16())
+    if slot.precision != "float32":
+        return None
     if type(module) is MLP:
         return MLPShape.of(module, data)
     if type(module) is CNN:

@@ -18,20 +18,19 @@ from foretune.json_types import JsonObject
 from workers.engine import optimizers, streams
 from workers.engine.batches import Batches, RowBatches, TextBatches
 from workers.engine.checkpoint import Checkpoint, InvalidCheckpoint, Position
-from workers.engine.cost import cost
-from workers.engine.device import Precision, choose_precision
+from workers.engine.device import Precision
 from workers.engine.device_data import DeviceData
 from workers.engine.divergence import DivergenceMonitor
 from workers.engine.evaluation import trivial_loss
 from workers.engine.flat import FlatParameters
+from workers.engine.layout import StoredShapes
 from workers.engine.loss_scale import LossScale
+from workers.engine.precision import precision_of
 from workers.engine.settings import TrainingSettings
 from workers.engine.trial import TrialSpec
 from workers.networks import Network, splitmix
 from workers.networks.dropout import active_dropouts, layer_keys
 from workers.networks.reading import read_config
-
-StoredShapes = Mapping[str, tuple[int, ...]]
 
 _KEYS_AT_ONCE = 256
 """Noise is keyed for so many updates together; numpy's calls cost more than its arithmetic."""
@@ -61,8 +60,8 @@ class Slot:
         self.updates = spec.max_epochs * self.batches.updates_per_epoch
         if checkpoint is not None:
             self._check_origin(checkpoint)
-        self.precision = precision or _precision(network, self.values, data, self.settings)
         self.module = self._build(checkpoint)
+        self.precision = precision or precision_of(network, self.values, data, self.module, self.batches.bucket)
         self.dropouts = active_dropouts(self.module)
         self.flat = FlatParameters(self.module)
         self.state = optimizers.initial_state(self.settings.optimizer, self.flat.weights)
@@ -250,13 +249,6 @@ def _batches(data: DeviceData, settings: TrainingSettings) -> Batches:
     if data.is_text:
         return TextBatches(data.train_x, settings.batch_size, settings.context_length, data.device)
     return RowBatches(data.train_x, data.train_y, settings.batch_size, data.device)
-
-
-def _precision(network: Network, values: JsonObject, data: DeviceData, settings: TrainingSettings) -> Precision:
-    if data.device.type != "cuda":
-        return "float32"
-    flops = cost(network, values, data.shape).update_flops(min(settings.batch_size, len(data.train_x)))
-    return choose_precision(data.device, flops)
 
 
 def _own(tensor: Tensor) -> Tensor:

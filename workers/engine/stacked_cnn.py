@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from workers.engine.device_data import FEATURE_MULTIPLE, DeviceData
-from workers.engine.layout import Layout, round_up, rows_in_step
-from workers.engine.slot import StoredShapes
+from workers.engine.layout import Layout, StoredShapes, round_up, rows_in_step
 from workers.engine.stacked_convolutions import NARROW, VECTOR, Activation, Conv2d, GroupNorm, Projection
 from workers.engine.stacked_layers import Dropout, Linear, Parameters
 from workers.engine.stacked_program import StackedProgram

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from workers.engine.device_data import FEATURE_MULTIPLE, DeviceData
-from workers.engine.layout import Layout, round_up, rows_in_step
-from workers.engine.slot import StoredShapes
+from workers.engine.layout import Layout, StoredShapes, round_up, rows_in_step
 from workers.engine.stacked_layers import Dropout, Embedding, Linear, Parameters
 from workers.engine.stacked_program import StackedProgram
 from workers.engine.stacking import Noise

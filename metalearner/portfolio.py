@@ -5,10 +5,11 @@ scored by each history's own Gaussian process, in normal scores (`metalearner.hi
 uncertainty as a penalty: what a history does not know counts as no better than its average. The list is greedy
 (Wistuba et al. 2015, "Sequential model-free hyperparameter tuning"; Feurer et al. 2022, arXiv 2007.04074): each next
 setting lowers most the weighted mean over the histories of the logarithm of the regret that the list reaches, where how
-a score carries over to the task is uncertain: the less like the task is to the history, the more. Ranks alone would
+a score carries over to the task is uncertain: the less like the task is to the history, the more. The mean over that
+uncertainty is exact, so that the list depends on no drawn number and on no order of the histories. Ranks alone would
 spend settings on differences among good ones, and regrets alone on the few tasks that are hard.
 
-Symbols: H histories, C candidates, S draws of what carries over.
+Symbols: H histories, C candidates, G levels of regret or of score.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +47,10 @@ _BAD = 1.0
 """A worse score, in deviations: about the worst sixth of a history's trials."""
 _JUDGES = 200
 """So many of the histories most like the task are heard; the tail would add time and little weight."""
-_DRAWS = 16
+_LEVELS = 64
+"""Levels at which the distribution of what a list reaches is known."""
+_FARTHEST = 6.0
+"""Normal scores lie between minus and plus this."""
 _SHARED = 0.5
 """A setting that histories with this share of all weight ran is measured. One that few ran is not: without the penalty
 it would be preferred for its luck."""
@@ -242,45 +245,50 @@ def select(judged: Judged, k: int, *, by_regret: bool = True) -> list[int]:
     """Which candidates make the list, in their order. `by_regret`: for settings that are tried one after another; by
     score for those of which each should be good by itself.
     """
-    weights, losses = judged.weights, judged.penalised  # (H,), (H, C)
     unlike = 1.0 - np.array([one.weight for one in judged.sources])
     carried = 0.25 + 0.5 * np.clip(unlike, 0.0, 1.0)  # (H,)
-    draws = losses + _noise(losses.shape) * carried[:, None]  # (S, H, C)
-    for position, one in enumerate(judged.sources if by_regret else ()):
-        draws[:, position] = np.log(_FLOOR + _regrets(one, draws[:, position]))
+    limits, width = _limits(judged.sources, by_regret=by_regret)  # (H, G)
+    # What carries over is independent from candidate to candidate: a list is above a level where all of it is, and its
+    # mean is the lowest level and the integral of that probability.
+    above = ndtr((judged.penalised[:, :, None] - limits[:, None, :]) / carried[:, None, None])  # (H, C, G)
     features = judged.encoding.features(judged.rows)
     allowed = np.ones(len(features), dtype=bool)
-    reached = np.full((_DRAWS, len(weights)), np.inf)
+    still = np.repeat(width * judged.weights[:, None], limits.shape[1], axis=1)  # (H, G)
     chosen: list[int] = []
     while len(chosen) < k and allowed.any():
-        improved = np.minimum(reached[:, :, None], draws)  # (S, H, C)
-        totals = np.einsum("shc,h->c", improved, weights)
+        totals = (above @ still[:, :, None]).sum((0, 2))  # (C,)
         place = int(np.argmin(np.where(allowed, totals, np.inf)))
         chosen.append(place)
-        reached = np.minimum(reached, draws[:, :, place])
+        still = still * above[:, place]
         apart = np.sqrt(((features - features[place]) ** 2).sum(1) / judged.encoding.width)
         allowed &= apart >= _APART
     return chosen
 
 
-@lru_cache(maxsize=4)
-def _noise(shape: tuple[int, ...]) -> Array:
-    """Normal numbers, and their opposites: (S, *shape), the same each time."""
-    half = np.random.default_rng(0).standard_normal((_DRAWS // 2, *shape))
-    noise = np.concatenate([half, -half])
-    noise.flags.writeable = False
-    return noise
+def _limits(found: Sequence[Source], *, by_regret: bool) -> tuple[Array, float]:
+    """The score in each history above which a setting is worse than each of G levels, (H, G), and how far the levels,
+    of the logarithm of the regret or of the score itself, are apart.
+    """
+    low, high = (math.log(_FLOOR), math.log(_FLOOR + 1.0)) if by_regret else (-_FARTHEST, _FARTHEST)
+    width = (high - low) / _LEVELS
+    levels = low + width * (np.arange(_LEVELS) + 0.5)
+    if not by_regret:
+        return np.broadcast_to(levels, (len(found), _LEVELS)), width
+    return np.array([_scores_at(one, np.exp(levels) - _FLOOR) for one in found]), width
 
 
-def _regrets(one: Source, scores: Array) -> Array:
-    """From normal scores to regrets in the history: 0 at its best trial, 1 at its median one and beyond."""
+def _scores_at(one: Source, regrets: Array) -> Array:
+    """The highest scores that stand for no more than these regrets in the history: 0 at its best trial, 1 at its median
+    one and beyond. (m,), below 1 -> (m,)
+    """
     order = np.argsort(one.scores, kind="stable")
-    losses = one.losses[order]
+    losses, scores = one.losses[order], one.scores[order]
     finite = losses[np.isfinite(losses)]
     middle = min(float(losses[len(losses) // 2]), float(finite[-1]))
     span = middle - float(finite[0])
     known = np.minimum((losses - finite[0]) / span, 1.0) if span > 0.0 else (losses > finite[0]).astype(np.float64)
-    return np.asarray(np.interp(scores, one.scores[order], known))
+    last = np.flatnonzero(np.diff(known, append=np.inf) > 0.0)  # of equal regrets the highest score
+    return np.asarray(np.interp(regrets, known[last], scores[last]))
 
 
 def item_of(judged: Judged, place: int) -> PortfolioItem:

@@ -65,4 +65,4 @@ class TestPromises:
         assert problem.knowledge is not None
         items = [one.configuration for one in problem.portfolio]
         observed = [Observation(one, 0.05 - 0.01 * place) for place, one in enumerate(items)]
-        assert gate(problem.knowledge, Memory().history(problem, observed)) > 0.6
+        assert gate(problem.knowledge, Memory().history(problem, observed)) > 0.5

@@ -24,6 +24,9 @@ from metalearner import (
     build_portfolio,
     propose,
 )
+from metalearner.arrays import Array
+from metalearner.histories import Source
+from metalearner.portfolio import judge, select
 from metalearner.values import Origin
 
 SPACE = Space.of(
@@ -49,6 +52,14 @@ def history(number: int, outcome: Callable[[Configuration], float | None] = loss
     configurations = [SPACE.from_unit(point) for point in generator.random((trials, SPACE.dimensions)).tolist()]
     columns = {name: [one[name] for one in configurations] for name in SPACE.by_name}
     return TaskHistory(f"exp_{number}", TASK, SPACE, columns, [outcome(one) for one in configurations])
+
+
+def _regrets(one: Source, scores: Array) -> Array:
+    """What scores stand for in a history: 0 its best trial, 1 its median one and beyond; any shape -> the same."""
+    order = np.argsort(one.scores)
+    losses = one.losses[order]
+    known = np.clip((losses - losses[0]) / (losses[len(losses) // 2] - losses[0]), 0.0, 1.0)
+    return np.interp(scores, one.scores[order], known)
 
 
 def run(problem: Problem, count: int) -> list[Proposal]:
@@ -111,6 +122,33 @@ class TestBuild:
         items = build_portfolio(PROBLEM, histories, weights)
         assert items == build_portfolio(PROBLEM, histories, weights)
         assert items == build_portfolio(PROBLEM, histories[::-1], weights[::-1])
+
+    def test_histories_by_other_names_give_the_same_settings(self) -> None:
+        shifted = [history(number, lambda c, s=number * 0.1: loss(c, s)) for number in range(6)]  # type: ignore[misc]
+        renamed = [replace(one, reference=f"other_{5 - number}") for number, one in enumerate(shifted)]
+        first, second = (build_portfolio(PROBLEM, some, [0.6] * 6) for some in (shifted, renamed))
+        assert [one.configuration for one in first] == [one.configuration for one in second]
+
+    @pytest.mark.parametrize("by_regret", [True, False])
+    def test_each_next_setting_lowers_the_mean_most(self, by_regret: bool) -> None:
+        """Against drawn numbers: no candidate would make the list better by more than the draws are wrong."""
+        shifted = [history(number, lambda c, s=number * 0.2: loss(c, s)) for number in range(4)]  # type: ignore[misc]
+        judged = judge(PROBLEM, shifted, [0.5] * 4)
+        assert judged is not None
+        chosen = select(judged, 3, by_regret=by_regret)
+        scores = judged.penalised + 0.5 * np.random.default_rng(0).standard_normal((4000, *judged.penalised.shape))
+        if by_regret:
+            for position, one in enumerate(judged.sources):
+                scores[:, position] = np.log(0.1 + _regrets(one, scores[:, position]))
+        reached = np.full(scores.shape[:2], np.inf)
+        for place in chosen:
+            means = np.einsum("shc,h->c", np.minimum(reached[:, :, None], scores), judged.weights) / len(scores)
+            # Settings next to those on the list are none of the candidates any more.
+            better = np.flatnonzero(means < means[place] - 0.01)
+            features = judged.encoding.features(judged.rows)
+            near = [np.linalg.norm(features[better] - features[one], axis=1) < 0.1 for one in chosen]
+            assert np.all(np.any(near, axis=0))
+            reached = np.minimum(reached, scores[:, :, place])
 
     def test_where_no_history_is_much_alike_there_are_fewer(self) -> None:
         assert len(build_portfolio(PROBLEM, [history(0)], [0.1])) == 3

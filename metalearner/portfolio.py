@@ -47,9 +47,9 @@ _BAD = 1.0
 """A worse score, in deviations: about the worst sixth of a history's trials."""
 _JUDGES = 200
 """So many of the histories most like the task are heard; the tail would add time and little weight."""
-_LEVELS = 64
+_LEVELS = 32
 """Levels at which the distribution of what a list reaches is known."""
-_FARTHEST = 6.0
+_FARTHEST = 4.0
 """Normal scores lie between minus and plus this."""
 _SHARED = 0.5
 """A setting that histories with this share of all weight ran is measured. One that few ran is not: without the penalty

@@ -39,7 +39,7 @@ class GPSettings:
 
 SETTINGS: dict[Effort, GPSettings] = {
     Effort.FAST: GPSettings(SearchPlan(96, 96, 2, 2, 16), points=96, growth=1.15, iterations=15),
-    Effort.THOROUGH: GPSettings(SearchPlan(1000, 1000, 8, 6, 60), points=256, growth=1.0, iterations=60),
+    Effort.THOROUGH: GPSettings(SearchPlan(200, 200, 3, 3, 24), points=256, growth=1.0, iterations=60),
 }
 _INCUMBENTS = 5
 

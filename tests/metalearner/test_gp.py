@@ -40,6 +40,24 @@ def test_the_posterior_is_that_of_scikit_learn() -> None:
     np.testing.assert_allclose(np.sqrt(variance), expected_deviation, atol=1e-6)
 
 
+def test_believing_is_conditioning_on_what_is_expected() -> None:
+    features, targets = _data()
+    kernel = gp.Kernel(np.array([0.3, 0.7, 2.0]), scale=1.7, noise=0.01, mean_variance=0.5)
+    before = gp.condition(kernel, np.arange(3), features, targets)
+    # One of them was observed already.
+    pending = np.concatenate([np.random.default_rng(2).random((4, 3)), features[:1]])
+    expected, _ = before.predict(pending)
+    queries = np.random.default_rng(1).random((20, 3))
+
+    ours = before.believing(pending)
+    anew = gp.condition(kernel, np.arange(3), np.concatenate([features, pending]), np.concatenate([targets, expected]))
+
+    for mine, theirs in zip(ours.predict(queries), anew.predict(queries), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(ours.predict(queries)[0], before.predict(queries)[0], atol=1e-8)
+    np.testing.assert_allclose(ours.fitted(), ours.predict(np.concatenate([features, pending]))[0], atol=1e-8)
+
+
 def test_the_gradient_of_the_fit_is_that_of_finite_differences() -> None:
     features, targets = _data(20)
     means, deviations = np.zeros(5), np.ones(5)

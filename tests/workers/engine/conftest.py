@@ -2,9 +2,14 @@
 
 import argparse
 import inspect
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,3 +137,22 @@ def finish() -> Callable[[Engine], dict[str, list[EpochReport]]]:
 @pytest.fixture
 def curve_of() -> Callable[[list[EpochReport]], list[tuple[int, dict[str, float]]]]:
     return curve
+
+
+def _in_fresh_process(script: str, *arguments: str) -> object:
+    done = subprocess.run(
+        [sys.executable, "-c", script, __file__, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def in_fresh_process() -> Callable[..., object]:
+    """Runs a script that is given this file, then the arguments; what it prints, read as JSON."""
+    return _in_fresh_process

@@ -1,11 +1,7 @@
 """Freezing and thawing trials."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -57,9 +53,8 @@ def test_a_resumed_trial_gives_the_uninterrupted_curve_bit_for_bit(problem, opti
     assert all(torch.equal(ours.optimizer_state[name], tensor) for name, tensor in theirs.optimizer_state.items())
 
 
-def test_a_fresh_process_resumes_bit_for_bit(named_problem, finish, curve_of, tmp_path):
+def test_a_fresh_process_resumes_bit_for_bit(named_problem, finish, curve_of, in_fresh_process, tmp_path):
     # Given trials of every kind, trained without interruption, and their checkpoints after four epochs
-    conftest = Path(__file__).with_name("conftest.py")
     expected = {}
     for name in ("mlp-tabular", "mlp-regression", "cnn-image", "gru-text", "transformer-sequence", "transformer-text"):
         problem = named_problem(name)
@@ -72,18 +67,10 @@ def test_a_fresh_process_resumes_bit_for_bit(named_problem, finish, curve_of, tm
             expected[f"{name}_{optimizer}"] = curve_of(finish(engine)["trial"])
 
     # When a fresh process resumes them
-    done = subprocess.run(
-        [sys.executable, "-c", RESUME, str(conftest), str(tmp_path), str(EPOCHS)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[3],
-    )
+    resumed = in_fresh_process(RESUME, str(tmp_path), str(EPOCHS))
 
     # Then their curves go on as if nothing had happened
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(json.dumps(expected))
+    assert resumed == json.loads(json.dumps(expected))
 
 
 def test_a_trial_frozen_in_the_middle_of_an_epoch_loses_nothing(problem, finish, curve_of):

@@ -2,12 +2,8 @@
 a rule of shapes says so."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -118,7 +114,7 @@ def test_the_size_of_a_population_changes_no_bit(named_problem, finish, curve_of
 
 
 @needs_bfloat16
-def test_a_fresh_process_resumes_bit_for_bit(named_problem, finish, curve_of, tmp_path):
+def test_a_fresh_process_resumes_bit_for_bit(named_problem, finish, curve_of, in_fresh_process, tmp_path):
     # Given trials in bfloat16, each beside another, and their checkpoints after two epochs
     problem, expected = named_problem("mlp-tabular"), []
     for position, shape in enumerate(SHAPES):
@@ -131,19 +127,10 @@ def test_a_fresh_process_resumes_bit_for_bit(named_problem, finish, curve_of, tm
         expected.append(curve_of(finish(engine)["trial"]))
 
     # When a fresh process resumes them alone, which is told of no precision
-    conftest = Path(__file__).with_name("conftest.py")
-    done = subprocess.run(
-        [sys.executable, "-c", RESUME, str(conftest), str(tmp_path), json.dumps(SHAPES)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[3],
-    )
+    resumed = in_fresh_process(RESUME, str(tmp_path), json.dumps(SHAPES))
 
     # Then their curves go on as if nothing had happened
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(json.dumps(expected))
+    assert resumed == json.loads(json.dumps(expected))
 
 
 @needs_bfloat16

@@ -9,9 +9,18 @@ from foretune.metrics import Goal
 from metalearner import Memory, Observation, Problem, Task, informed
 from metalearner.gate import gate
 from metalearner.levels import levels
+from metalearner.proposing import _TRUSTED
 from tests.metalearner.wrong_histories import SPACE, histories, loss
 
 METRIC = Task("val_loss", Goal.MINIMIZE)
+_PROMISED = (
+    (0.0455, 134, 0.4112, 0.05651),
+    (0.2621, 86, 0.3557, 0.04806),
+    (0.05263, 80, 0.3899, 0.009018),
+    (0.06367, 187, 0.2755, 0.005522),
+    (0.08213, 57, 0.1979, 0.08949),
+)
+"""Settings that matching histories think are good, of all parameters in their order."""
 
 
 def _problem(metric: str = "val_loss") -> Problem:
@@ -63,6 +72,10 @@ class TestPromises:
         """Given the promised settings turn out good in the opposite order, the histories are still believed."""
         problem = informed(_problem(), histories("matching"), [0.2] * 6)
         assert problem.knowledge is not None
-        items = [one.configuration for one in problem.portfolio]
-        observed = [Observation(one, 0.05 - 0.01 * place) for place, one in enumerate(items)]
-        assert gate(problem.knowledge, Memory().history(problem, observed)) > 0.5
+        promised = [dict(zip(SPACE.by_name, values, strict=True)) for values in _PROMISED]
+        listed = [one.configuration for one in problem.portfolio]
+        for settings, least in ((promised, 0.6), (listed, _TRUSTED)):
+            observed = [Observation(one, 0.05 - 0.01 * place) for place, one in enumerate(settings)]
+            history = Memory().history(problem, observed)
+            assert (problem.knowledge.opinions(history.features)[:, 0] < -1.9).all()
+            assert gate(problem.knowledge, history) > least

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from metalearner import Effort, Memory, Observation, Problem, TaskHistory, informed, propose, similarity
+from metalearner import Effort, FeatureLikeness, Memory, Observation, Problem, TaskHistory, informed, propose
 from workers.datasets.dataset import Dataset
 from workers.datasets.prepare import prepare, views
 from workers.engine import METRICS, Engine, trial_spec
@@ -76,7 +76,9 @@ def _tune(dataset: Dataset, own: TaskHistory, others: Sequence[TaskHistory], tri
         network_known=bool(others),
     )
     task = replace(own.task, dataset="left out")
-    problem = informed(problem, others, [similarity(task, one.task) for one in others]) if others else problem
+    if others:
+        weights = FeatureLikeness().weights(task, [one.task for one in others])
+        problem = informed(problem, others, weights.tolist())
     view = network.view_for(views(dataset))
     assert view is not None
     data = prepare(dataset, 0, view)

@@ -8,12 +8,13 @@ from metalearner.hearing import listen
 from metalearner.histories import Task, TaskHistory
 from metalearner.informing import informed
 from metalearner.knowledge import Knowledge
-from metalearner.likeness import FeatureLikeness, Likeness, similarity
+from metalearner.likeness import FeatureLikeness, Likeness
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
 from metalearner.proposing import propose, trust
 from metalearner.recommending import recommend
 from metalearner.stopping import thresholds
+from metalearner.task_space import SpaceLikeness, TaskSpace
 from metalearner.values import (
     Confidence,
     Effort,
@@ -48,9 +49,11 @@ __all__ = [
     "ProposerName",
     "Recommendation",
     "Recommendations",
+    "SpaceLikeness",
     "StoppingPolicy",
     "Task",
     "TaskHistory",
+    "TaskSpace",
     "build_portfolio",
     "fit",
     "foresee",
@@ -58,7 +61,6 @@ __all__ = [
     "listen",
     "propose",
     "recommend",
-    "similarity",
     "thresholds",
     "trust",
 ]

@@ -15,7 +15,7 @@ from metalearner.arrays import Array, Index, Mask, Words
 from metalearner.histories import Task
 from metalearner.task_sample import FEATURE as SAMPLE
 
-_ALMOST = 0.8
+ALMOST = 0.8
 """The similarity of tasks that no feature tells apart and that are not known to be the same."""
 _LEAST = 0.1
 _UNKNOWN = 0.2
@@ -30,42 +30,27 @@ class Likeness(Protocol):
     """One way to compare tasks."""
 
     def weights(self, task: Task, others: Sequence[Task]) -> Array:
-        """From 0, no relation, to 1, the same data and network: (H,)."""
+        """How far what worked on each of the others should work on the task: from 0, no relation, to 1, the same data
+        and network: (H,)."""
         ...
 
 
 class FeatureLikeness:
-    """`similarity` with many tasks at once. What is known of the others as arrays is kept from call to call while
-    `others` stays the same object.
+    """By the features that both have, those that classify apart from those that do something else.
+
+    What is known of the others as arrays is kept from call to call while `others` stays the same object.
     """
 
     def __init__(self) -> None:
-        self._table = _Table(())
+        self._table = TaskTable(())
 
     def weights(self, task: Task, others: Sequence[Task]) -> Array:
         if self._table.tasks is not others:
-            self._table = _Table(others)
-        return self._table.similarities(task)
-
-
-def similarity(task: Task, other: Task) -> float:
-    """How far what worked on `other` should work on `task`: 1 for the same data and network, 0 for no relation."""
-    return similarity_at(task, other, feature_distance(task.features, other.features))
-
-
-def similarity_at(task: Task, other: Task, distance: float | None) -> float:
-    """The similarity of tasks whose features are so far apart; None where they have none in common."""
-    if task.dataset is not None and task.dataset == other.dataset:
-        near = 1.0
-    elif not _same_kind(task, other):
-        return 0.0
-    else:
-        near = _UNKNOWN if distance is None else max(_LEAST, _ALMOST * math.exp(-_STEEPNESS * distance))
-    if task.network != other.network:
-        near *= _OTHER_NETWORK
-    if (task.metric, task.goal) != (other.metric, other.goal):
-        near *= _OTHER_METRIC
-    return near
+            self._table = TaskTable(others)
+        distances = self._table.distances(task)
+        near = np.maximum(_LEAST, ALMOST * np.exp(-_STEEPNESS * distances))
+        near[np.isnan(distances)] = _UNKNOWN
+        return self._table.similarities(task, near)
 
 
 def feature_distance(left: Mapping[str, float | str], right: Mapping[str, float | str]) -> float | None:
@@ -91,12 +76,7 @@ def scaled_feature(name: str, value: float) -> float:
     return math.asinh(max(min(value, 1e100), -1e100))
 
 
-def _same_kind(task: Task, other: Task) -> bool:
-    """False where the features say that one classifies and the other does something else."""
-    return task.kind is None or other.kind is None or task.kind == other.kind
-
-
-class _Table:
+class TaskTable:
     """H tasks as columns. Features are numbers (H, F), NaN where there is none, and codes of words (H, F), -1 where
     none.
     """
@@ -127,11 +107,12 @@ class _Table:
                 else:
                     self._numbers[row, places[name]] = scaled_feature(name, value)
 
-    def similarities(self, task: Task) -> Array:
-        """`similarity` with each of the tasks: (H,). A task without a metric is one to which every metric speaks."""
-        distances = self._distances(task)
-        near = np.maximum(_LEAST, _ALMOST * np.exp(-_STEEPNESS * distances))
-        near[np.isnan(distances)] = _UNKNOWN
+    def similarities(self, task: Task, near: Array) -> Array:
+        """How much each of the tasks should count that are so near by what describes them: (H,) -> (H,).
+
+        A task without a metric is one to which every metric speaks.
+        """
+        near = near.copy()
         if task.kind is not None:
             near[~(_are(self._kinds, None) | _are(self._kinds, task.kind))] = 0.0
         if task.dataset is not None:
@@ -141,7 +122,7 @@ class _Table:
             near[~(_are(self._metrics, task.metric) & _are(self._goals, task.goal))] *= _OTHER_METRIC
         return near
 
-    def _distances(self, task: Task) -> Array:
+    def distances(self, task: Task) -> Array:
         """Root mean square difference of the features in common, NaN where there is none: (H,)."""
         numbers, words = np.full(len(self._names), np.nan), np.full(len(self._names), -1)
         for place, name in enumerate(self._names):

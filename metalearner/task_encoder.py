@@ -50,6 +50,11 @@ class Vocabulary:
         """S. The last scalar says whether there is a sample."""
         return len(self.numbers) + len(self.words) + 1
 
+    def reads(self, task: Task) -> bool:
+        """Whether the task says anything of itself that is read, but its network."""
+        named = any(task.features.get(name) == word for name, word in self.words)
+        return named or any(name in task.features for name in self.numbers) or decode(task.features) is not None
+
     def scalars(self, task: Task) -> Array:
         """(S,): standardised numbers, cut to ±4, and indicators; 0 for what is not known."""
         values = [task.features.get(name) for name in self.numbers]
@@ -121,17 +126,16 @@ class Encoder:
 
 def forward(layers: Mapping[str, Array], read: Inputs) -> Array:
     """The module's formula: (B, M * Z). Matrices are (M, from, to)."""
-    hidden = np.tanh(np.einsum("ben,mnh->mbeh", read.elements, layers["phi_in"]) + layers["phi_in_bias"][:, None, None])
-    hidden = np.tanh(np.einsum("mbeh,mhk->mbek", hidden, layers["phi_out"]) + layers["phi_out_bias"][:, None, None])
+    hidden = np.tanh(read.elements @ layers["phi_in"][:, None] + layers["phi_in_bias"][:, None, None])  # (M, B, E, ·)
+    hidden = np.tanh(hidden @ layers["phi_out"][:, None] + layers["phi_out_bias"][:, None, None])
     weights = read.present / np.maximum(read.present.sum(1, keepdims=True), 1.0)  # (B, E)
     pooled = np.einsum("mbek,be->mbk", hidden, weights)
     members = len(pooled)
     both = np.concatenate([np.broadcast_to(read.scalars, (members, *read.scalars.shape)), pooled], axis=2)
-    hidden = np.tanh(np.einsum("mbi,mih->mbh", both, layers["rho_in"]) + layers["rho_in_bias"][:, None])
-    points = np.einsum("mbh,mhz->mbz", hidden, layers["rho_out"]) + np.einsum(
-        "bs,msz->mbz", read.scalars, layers["skip"]
-    )
-    return np.asarray(points.transpose(1, 0, 2).reshape(len(read.scalars), -1) / math.sqrt(members))
+    hidden = np.tanh(both @ layers["rho_in"] + layers["rho_in_bias"][:, None])
+    points = hidden @ layers["rho_out"] + read.scalars @ layers["skip"]
+    width = members * points.shape[2]
+    return np.asarray(points.transpose(1, 0, 2).reshape(len(read.scalars), width) / math.sqrt(members))
 
 
 def _said(task: Task) -> dict[str, float | str]:

@@ -4,7 +4,7 @@ The families are dealt into folds; of each fold's tasks nothing is known but wha
 settings are made of the other folds' histories, and only their weights differ:
 
     unweighted   every history counts the same
-    features     nearest neighbours on trivial features: `metalearner.histories.similarity`
+    features     nearest neighbours on trivial features: `metalearner.likeness.FeatureLikeness`
     space        a space that was trained on the other folds
 
 A list is chosen greedily among the probes of its kind (`metalearner.surfaces`), as `metalearner.portfolio` does it,
@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Literal, cast
 
 import numpy as np
 
+from foretune.json_types import JsonObject
 from metalearner.arrays import Array
 from metalearner.histories import TaskHistory
-from metalearner.likeness import similarity
+from metalearner.likeness import FeatureLikeness
 from metalearner.surfaces import Surfaces, correlations, surfaces
 from metalearner.task_episodes import family_of
-from metalearner.task_space import TaskSpace
+from metalearner.task_space import SpaceLikeness, TaskSpace
 from metalearner.task_training import train
 
 Arm = Literal["unweighted", "features", "space"]
@@ -52,6 +54,26 @@ class FamilyScore:
     """The rank correlation of predicted likeness with the rank correlation of surfaces, over a task's support; for
     `unweighted` it is 0."""
 
+    def to_json(self) -> JsonObject:
+        """What `from_json` reads."""
+        return {
+            "family": self.family,
+            "tasks": self.tasks,
+            "regrets": {arm: list(self.regrets[arm]) for arm in ARMS},
+            "agreement": {arm: self.agreement[arm] for arm in ARMS},
+        }
+
+    @classmethod
+    def from_json(cls, told: JsonObject) -> FamilyScore:
+        """What `to_json` made."""
+        regrets, agreement = cast("dict[Arm, list[float]]", told["regrets"]), told["agreement"]
+        return cls(
+            str(told["family"]),
+            cast("int", told["tasks"]),
+            {arm: tuple(regrets[arm]) for arm in ARMS},
+            cast("dict[Arm, float]", agreement),
+        )
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -74,6 +96,11 @@ class Judgement:
         means = better[draws].mean(1)
         return float((means > 0.0).mean() + 0.5 * (means == 0.0).mean())
 
+    @classmethod
+    def of(cls, scores: Sequence[FamilyScore]) -> Judgement | None:
+        """Of all folds' scores; None of none."""
+        return cls(tuple(sorted(scores, key=lambda one: one.family))) if scores else None
+
     @property
     def wins(self) -> bool:
         """Whether the space is better than both floors at first choice, surely, and never worse after five."""
@@ -86,6 +113,46 @@ class Judgement:
         return np.array([one.regrets[arm][AFTER.index(after)] for one in self.families])
 
 
+class Judging:
+    """The replay, fold by fold, so that whoever is interrupted goes on with the next one. Equal arguments give equal
+    scores, as long as `train` does. `families` (H) is as `train` takes it.
+    """
+
+    def __init__(
+        self, histories: Sequence[TaskHistory], *, seed: int, families: Sequence[str] | None = None, folds: int = 5
+    ) -> None:
+        self._histories, self._seed = histories, seed
+        self._families = list(families) if families is not None else [family_of(history) for history in histories]
+        names = sorted(set(self._families))
+        self.folds = min(folds, len(names))
+        order = np.random.default_rng(seed).permutation(len(names))
+        self._fold_of = {names[place]: position % self.folds for position, place in enumerate(order)}
+
+    def fold(
+        self, number: int, *, seconds: float, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[FamilyScore] | None:
+        """The scores of this fold's families, from a space trained without them; None: there is too little to train on.
+
+        `meanwhile` is called every few steps of training, and may raise.
+        """
+        known = [place for place, family in enumerate(self._families) if self._fold_of[family] != number]
+        space = train(
+            [self._histories[place] for place in known],
+            seed=self._seed,
+            seconds=seconds,
+            families=[self._families[place] for place in known],
+            meanwhile=meanwhile,
+        )
+        if space is None:
+            return None
+        out = {family for family, fold in self._fold_of.items() if fold == number}
+        return _scored(self._histories, self._families, self._kinds, space, out)
+
+    @cached_property
+    def _kinds(self) -> list[Surfaces]:
+        return surfaces(self._histories)
+
+
 def judge(
     histories: Sequence[TaskHistory],
     *,
@@ -94,26 +161,15 @@ def judge(
     families: Sequence[str] | None = None,
     folds: int = 5,
 ) -> Judgement | None:
-    """The replay, with `folds` spaces trained in about `seconds` together; None where there is too little to train on.
-
-    Equal arguments give equal judgements, as long as `train` does.
-    """
-    named = list(families) if families is not None else [family_of(history) for history in histories]
-    names = sorted(set(named))
-    folds = min(folds, len(names))
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold_of = {names[place]: position % folds for position, place in enumerate(order)}
-    kinds = surfaces(histories)
+    """The whole replay, its spaces trained in about `seconds` together; None where there is too little to train on."""
+    judging = Judging(histories, seed=seed, families=families, folds=folds)
     scores: list[FamilyScore] = []
-    for fold in range(folds):
-        known = [p for p, family in enumerate(named) if fold_of[family] != fold]
-        space = train(
-            [histories[p] for p in known], seed=seed, seconds=seconds / folds, families=[named[p] for p in known]
-        )
-        if space is None:
+    for number in range(judging.folds):
+        found = judging.fold(number, seconds=seconds / judging.folds)
+        if found is None:
             return None
-        scores += _scored(histories, named, kinds, space, {name for name in names if fold_of[name] == fold})
-    return Judgement(tuple(sorted(scores, key=lambda one: one.family))) if scores else None
+        scores += found
+    return Judgement.of(scores)
 
 
 def _scored(
@@ -126,6 +182,7 @@ def _scored(
     """The scores of the families in `out`, each task against the histories of its kind outside of it."""
     regrets: dict[str, list[dict[Arm, tuple[float, ...]]]] = defaultdict(list)
     agreements: dict[str, list[dict[Arm, float]]] = defaultdict(list)
+    features, learned = FeatureLikeness(), SpaceLikeness(space)
     for kind in kinds:
         support = [line for line, member in enumerate(kind.members) if families[member] not in out]
         if len(support) < 2:
@@ -138,8 +195,8 @@ def _scored(
             task = histories[member].task
             weights: dict[Arm, Array] = {
                 "unweighted": np.ones(len(support)),
-                "features": np.array([similarity(task, other) for other in others]),
-                "space": space.weights(task, others),
+                "features": features.weights(task, others),
+                "space": learned.weights(task, others),
             }
             lists = {arm: greedy(kind.scores[support], weights[arm] ** _SHARPENED, max(AFTER)) for arm in ARMS}
             regrets[families[member]].append({arm: regret(kind.scores[line], lists[arm]) for arm in ARMS})

@@ -22,7 +22,7 @@ from safetensors.numpy import save as encode_tensors
 
 from metalearner.arrays import Array
 from metalearner.histories import Task
-from metalearner.likeness import similarity_at
+from metalearner.likeness import ALMOST, TaskTable
 from metalearner.task_encoder import LAYERS, Encoder, Vocabulary
 
 LEAST_HISTORIES = 30
@@ -63,26 +63,6 @@ class TaskSpace:
 
     encoder: Encoder
     calibration: Calibration
-
-    def distances(self, task: Task, others: Sequence[Task]) -> Array:
-        """How far each of `others` (H) is, as the network of `task` sees it: (H,); 0 for the same data."""
-        points = self.encoder.points([task, *(replace(other, network=task.network) for other in others)])
-        found = np.sqrt(((points[1:] - points[0]) ** 2).sum(1))
-        return np.where(np.array([_same_data(task, other) for other in others], dtype=bool), 0.0, found)
-
-    def weights(self, task: Task, others: Sequence[Task]) -> Array:
-        """How much what worked on each of `others` (H) should count for `task`: (H,), from 0 to 1.
-
-        1 for the same data and network and 0 for another kind of task; all the same where nobody is near.
-        """
-        distances = self.distances(task, others)
-        if self.near(distances):
-            near = self.calibration.expected(distances, task.network)
-        else:
-            near = np.full(len(others), self.calibration.between_any(task.network))
-        same = np.array([_same_data(task, other) for other in others], dtype=bool)
-        near = np.where(same, 1.0, np.clip(near, _LEAST, _MOST))
-        return near * np.array([similarity_at(task, other, 0.0) for other in others], dtype=np.float64)
 
     def near(self, distances: Array) -> bool:
         """Whether any of the distances lies within what was calibrated to say something."""
@@ -132,5 +112,39 @@ class TaskSpace:
             raise ValueError(f"not a space of tasks: {error}") from error
 
 
-def _same_data(task: Task, other: Task) -> bool:
-    return task.dataset is not None and task.dataset == other.dataset
+class SpaceLikeness:
+    """A space as a way to compare tasks (`metalearner.likeness.Likeness`).
+
+    Points of the others are kept from call to call while `others` stays the same object. Use from one thread.
+    """
+
+    def __init__(self, space: TaskSpace) -> None:
+        self.space = space
+        self._table = TaskTable(())
+        self._points: dict[str | None, Array] = {}
+
+    def distances(self, task: Task, others: Sequence[Task]) -> Array:
+        """How far each of `others` (H) is, as the network of `task` sees it: (H,); NaN where one of both says nothing
+        that the space reads.
+        """
+        if self._table.tasks is not others:
+            self._table, self._points = TaskTable(others), {}
+        if task.network not in self._points:
+            self._points[task.network] = self._told([replace(other, network=task.network) for other in others])
+        (own,) = self._told([task])
+        return np.asarray(np.sqrt(((self._points[task.network] - own) ** 2).sum(1)))
+
+    def weights(self, task: Task, others: Sequence[Task]) -> Array:
+        """1 for the same data and network and 0 for another kind of task; all the same where nobody is near: (H,)."""
+        distances, calibration = self.distances(task, others), self.space.calibration
+        usual = calibration.between_any(task.network)
+        near = np.full(len(others), usual)
+        if self.space.near(distances):
+            near = np.where(np.isnan(distances), usual, calibration.expected(distances, task.network))
+        return self._table.similarities(task, ALMOST * np.clip(near, _LEAST, _MOST))
+
+    def _told(self, tasks: Sequence[Task]) -> Array:
+        """Points (B, dimensions), NaN for tasks that are not described."""
+        points = self.space.encoder.points(tasks)
+        points[[not self.space.encoder.words.reads(task) for task in tasks]] = np.nan
+        return points

@@ -17,7 +17,7 @@ Symbols: H histories, P probes, M members, F features of the encoder (`metalearn
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -48,12 +48,18 @@ _BINS = 16
 
 
 def train(
-    histories: Sequence[TaskHistory], *, seed: int, seconds: float, families: Sequence[str] | None = None
+    histories: Sequence[TaskHistory],
+    *,
+    seed: int,
+    seconds: float,
+    families: Sequence[str] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> TaskSpace | None:
     """A space learned from `histories`; None from fewer than 30, or from too few families of tasks.
 
     `families` (H) names what may not be split between learning and calibrating; by default the data set. Equal
-    arguments give equal spaces, unless the machine is so slow that `seconds` end training first.
+    arguments give equal spaces, unless the machine is so slow that `seconds` end training first. `meanwhile` is called
+    every few steps, and may raise.
     """
     deadline = time.monotonic() + max(seconds, _GRACE_S)
     named = list(families) if families is not None else [family_of(history) for history in histories]
@@ -64,13 +70,18 @@ def train(
     generator = torch.Generator().manual_seed(seed % 2**63)
     held = folds(taught.families, MEMBERS, generator)
     steps = max(_CHECK_EVERY, min(_STEPS, int(seconds / _STEP_S)))
-    layers = _fitted(taught, held, steps, deadline, generator)
+    layers = _fitted(taught, held, steps, deadline, generator, meanwhile)
     calibration = _calibrated(taught, held, layers)
     return TaskSpace(Encoder(words, {name: layers[name].double().numpy() for name in LAYERS}), calibration)
 
 
 def _fitted(
-    taught: Lessons, held: Tensor, steps: int, deadline: float, generator: torch.Generator
+    taught: Lessons,
+    held: Tensor,
+    steps: int,
+    deadline: float,
+    generator: torch.Generator,
+    meanwhile: Callable[[], None],
 ) -> Mapping[str, Tensor]:
     """Each member's layers where it did best on its own fold."""
     layers = initial_layers(taught.scalars.shape[1], generator)
@@ -79,6 +90,7 @@ def _fitted(
     lowest = torch.full((MEMBERS,), torch.inf)
     for step in range(steps + 1):
         if step % _CHECK_EVERY == 0:
+            meanwhile()
             with torch.no_grad():
                 loss = _loss(
                     taught, member_points(layers, taught.scalars, taught.elements, taught.present), held, ~held

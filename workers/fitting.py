@@ -10,23 +10,24 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import structlog
 
 from foretune.errors import LeaseLost
-from foretune.json_types import JsonValue
-from metalearner import FeatureLikeness, FittedModel, TaskHistory, replaying
-from metalearner.fitted import Residuals
+from metalearner import FittedModel, Likeness, TaskHistory, replaying
 from metalearner.foresight import residuals
-from metalearner.kernels import HistoryKernel, fit_kernel
+from metalearner.kernels import fit_kernel
 from service.db.histories import StoredHistory
 from service.db.models import FittedPart, StoredModel
 from service.logs import configure_logging
 from service.usecases import fitting, histories
+from workers.fitted_parts import kernel_json, made_by, model_of, residuals_json
+from workers.likeness import likeness_of
 from workers.priors import task_history
 from workers.process import WorkerProcess, this_process
+from workers.task_spaces import Progress, learn
 
 _MOST_HELD_OUT = 64
 """So many of the newest histories are held out for calibration."""
@@ -47,8 +48,14 @@ def fit_project(process: WorkerProcess, project: str, stay_s: float = _STAY_S) -
         return
     try:
         _Fit(process, fit, time.monotonic() + stay_s).run()
+    except _HandedBack:
+        return
     except LeaseLost:
         _log.warning("fit_taken_over", project=project, version=fit.version)
+
+
+class _HandedBack(Exception):
+    """What is done is kept; another message goes on."""
 
 
 class _Fit:
@@ -61,29 +68,28 @@ class _Fit:
         self._new: dict[str, FittedPart] = {}
 
     def run(self) -> None:
-        """Raises LeaseLost."""
+        """Raises LeaseLost and _HandedBack."""
         stored, parts = self._read()
         told = [task_history(one) for one in stored]
         for one, history in zip(stored, told, strict=True):
             if one.fingerprint not in parts:
-                parts[one.fingerprint] = self._new[one.fingerprint] = FittedPart(_kernel_json(fit_kernel(history)))
-                if not self._goes_on(len(parts)):
-                    return
+                parts[one.fingerprint] = self._new[one.fingerprint] = FittedPart(kernel_json(fit_kernel(history)))
+                self._go_on(len(parts))
         references = {one.fingerprint: one.reference for one in stored}
         model = model_of(references, parts)
-        likeness, tasks = FeatureLikeness(), [one.task for one in told]
+        learned = learn(stored, told, self._progress(), self._keep_space, self._stay)
+        likeness, tasks = likeness_of(learned.space), [one.task for one in told]
+        by = "space" if learned.space is not None else "features"
         for place, (one, history) in enumerate(zip(stored[:_MOST_HELD_OUT], told, strict=False)):
             part = parts[one.fingerprint]
-            if part.residuals is None:
+            if made_by(part.residuals) != by:
                 weights = likeness.weights(history.task, tasks)
                 weights[place] = 0.0
-                found = residuals(history, told, weights, model)
-                told_json: JsonValue = {"other": list(found.other), "same": list(found.same)}
-                parts[one.fingerprint] = self._new[one.fingerprint] = FittedPart(part.kernel, told_json)
-                if not self._goes_on(len(parts)):
-                    return
+                found = residuals_json(residuals(history, told, weights, model), by)
+                parts[one.fingerprint] = self._new[one.fingerprint] = FittedPart(part.kernel, found)
+                self._go_on(len(parts))
         self._keep(len(parts))
-        self._judge(stored, told, model_of(references, parts))
+        self._judge(stored, told, model_of(references, parts), likeness)
 
     def _read(self) -> tuple[list[StoredHistory], dict[str, FittedPart]]:
         """What the model covers, the newest first, and what is known of it."""
@@ -92,25 +98,47 @@ class _Fit:
             known = fitting.parts(tx, self._fit.project_id)
         return covered, {one.fingerprint: known[one.fingerprint] for one in covered if one.fingerprint in known}
 
-    def _goes_on(self, fitted: int) -> bool:
-        """Keeps what is new now and then; False once the time is over, and then the fit is handed back."""
-        now = time.monotonic()
-        over = now > self._until or self._process.draining() or os.getppid() != self._parent
-        if over or now - self._kept_at > _KEEP_EVERY_S:
+    def _progress(self) -> Progress:
+        with self._process.database.reading() as tx:
+            space = fitting.space(tx, self._fit.project_id, self._fit.version)
+        return Progress(tuple(self._fit.space_folds or ()), self._fit.space_scores, space)
+
+    def _keep_space(self, found: Progress) -> None:
+        with self._process.database.transaction() as tx:
+            self._fit = fitting.keep_space(tx, self._fit, list(found.folds), found.scores, found.space)
+        self._go_on(self._fit.fitted)
+
+    def _go_on(self, fitted: int) -> None:
+        """Keeps what is new now and then; once the time is over, the fit is handed back. Raises _HandedBack."""
+        self._stay(fitted)
+        if time.monotonic() > self._until:
+            self._hand_back(fitted)
+
+    def _stay(self, fitted: int | None = None) -> None:
+        """Keeps the lease, however much time is over, unless this worker has to stop. Raises _HandedBack."""
+        fitted = self._fit.fitted if fitted is None else fitted
+        if self._process.draining() or os.getppid() != self._parent:
+            self._hand_back(fitted)
+        if time.monotonic() - self._kept_at > _KEEP_EVERY_S:
             self._keep(fitted)
-        if over:
-            with self._process.database.transaction() as tx:
-                fitting.hand_back(tx, self._fit)
-        return not over
+
+    def _hand_back(self, fitted: int) -> None:
+        self._keep(fitted)
+        with self._process.database.transaction() as tx:
+            fitting.hand_back(tx, self._fit)
+        raise _HandedBack
 
     def _keep(self, fitted: int) -> None:
         with self._process.database.transaction() as tx:
             self._fit = fitting.keep(tx, self._fit, self._new, fitted)
         self._new, self._kept_at = {}, time.monotonic()
 
-    def _judge(self, stored: Sequence[StoredHistory], told: Sequence[TaskHistory], model: FittedModel) -> None:
+    def _judge(
+        self, stored: Sequence[StoredHistory], told: Sequence[TaskHistory], model: FittedModel, likeness: Likeness
+    ) -> None:
         with self._process.database.reading() as tx:
             champion = fitting.in_use(tx, self._fit.project_id)
+            theirs = likeness_of(fitting.space(tx, self._fit.project_id, champion.version if champion else None))
             before = set(fitting.heard(tx, self._fit.project_id))
         # What the model in use knows is what must not suffer.
         known = [
@@ -118,13 +146,14 @@ class _Fit:
             for place, one in enumerate(stored)
             if champion is None or (one.fingerprint in before and one.created_at <= champion.covers_until)
         ]
-        challenger = replaying.replay(told, _sample(known, self._fit.version), model)
+        challenger = replaying.replay(told, _sample(known, self._fit.version), model, likeness)
         self._keep(self._fit.fitted)
         incumbent = None
         if champion is not None and len(known) < len(told):
             own = [told[place] for place in known]
             chosen = {place: number for number, place in enumerate(known)}
-            incumbent = replaying.replay(own, [chosen[one] for one in _sample(known, self._fit.version)], model)
+            sample = [chosen[one] for one in _sample(known, self._fit.version)]
+            incumbent = replaying.replay(own, sample, model, theirs)
         refused = replaying.refusal(challenger, incumbent)
         covered = [one.fingerprint for one in stored]
         kept = {covered[place] for place in known} if champion is not None else set()
@@ -134,41 +163,12 @@ class _Fit:
         _log.info("fit_finished", project=self._fit.project_id, version=self._fit.version, refused=refused)
 
 
-def model_of(references: Mapping[str, str], parts: Mapping[str, FittedPart]) -> FittedModel:
-    """The model that the kept parts make. `references`: of its histories, by fingerprint."""
-    known = [(reference, parts[one]) for one, reference in references.items() if one in parts]
-    return FittedModel(
-        {reference: _kernel(part.kernel) for reference, part in known},
-        {reference: found for reference, part in known for found in _residuals(part.residuals)},
-    )
-
-
 def _sample(places: Sequence[int], version: int) -> list[int]:
     """Another part of the histories for each version, the same for both sides."""
     if len(places) <= _MOST_REPLAYED:
         return list(places)
     generator = np.random.default_rng(version)
     return sorted(int(one) for one in generator.choice(places, _MOST_REPLAYED, replace=False))
-
-
-def _kernel_json(kernel: HistoryKernel) -> JsonValue:
-    return {"length_scales": list(kernel.length_scales), "scale": kernel.scale, "noise": kernel.noise}
-
-
-def _kernel(told: JsonValue) -> HistoryKernel:
-    assert isinstance(told, dict)
-    scale, noise = _floats([told["scale"], told["noise"]])
-    return HistoryKernel(_floats(told["length_scales"]), scale, noise)
-
-
-def _residuals(told: JsonValue) -> Iterator[Residuals]:
-    if isinstance(told, dict):
-        yield Residuals(_floats(told["other"]), _floats(told["same"]))
-
-
-def _floats(values: JsonValue) -> tuple[float, ...]:
-    assert isinstance(values, list)
-    return tuple(float(one) for one in values if isinstance(one, int | float))
 
 
 def _main() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from foretune.json_types import JsonObject, JsonValue
-from metalearner import Task, TaskHistory, similarity
+from foretune.metrics import Goal
+from metalearner import Likeness, SpaceLikeness, Task, TaskHistory
+from metalearner.arrays import Array
 from metalearner.likeness import feature_distance
 from metalearner.task_sample import FEATURE
 from service.db.histories import StoredHistory
 from service.db.session import Database
 from service.usecases import fitting
 from service.usecases import histories as usecase
+from workers.likeness import likeness_of
 from workers.priors import starter_for, task_history
 from workers.starter.shelf import name_of
 
@@ -20,7 +25,8 @@ _FEATURES_SHOWN = 3
 
 
 def neighbours(database: Database, payload: JsonObject) -> JsonObject:
-    """`{"space": "features", "considered", "neighbours": [foretune.wire.datasets.Neighbour]}`, the nearest first.
+    """`{"space": "features" or "learned", "considered", "neighbours": [foretune.wire.datasets.Neighbour]}`, the nearest
+    first.
 
     `payload`: `project`, `dataset` (its id), `features`, `network` (or null: as every network sees it) and `limit`.
     """
@@ -31,24 +37,43 @@ def neighbours(database: Database, payload: JsonObject) -> JsonObject:
     usecase.catch_up(database, str(project))
     with database.reading() as tx:
         stored = usecase.read_some(tx, str(project), fitting.heard(tx, str(project)))
+        champion = fitting.in_use(tx, str(project))
+        likeness = likeness_of(fitting.space(tx, str(project), champion.version if champion else None))
     known = [(task_history(one), one) for one in stored]
     shipped = starter_for(network) if isinstance(network, str) else ()
     candidates: list[tuple[TaskHistory, StoredHistory | None]] = [*known, *((one, None) for one in shipped)]
     candidates = [pair for pair in candidates if network is None or pair[0].task.network == network]
-    found = [(_likeness(str(payload["dataset"]), said, one), one, row) for one, row in candidates]
-    near = sorted((item for item in found if item[0] > 0.0), key=lambda item: (-item[0], item[1].reference))
-    items: list[JsonValue] = [_described(said, one, row, likeness) for likeness, one, row in near[:limit]]
-    return {"space": "features", "considered": len(candidates), "neighbours": items}
+    tasks = [one.task for one, _ in candidates]
+    nearness = {
+        name: _nearness(Task("", Goal.MINIMIZE, str(payload["dataset"]), name, said), tasks, likeness)
+        for name in {one.network for one in tasks}
+    }
+    found = []
+    for place, (one, row) in enumerate(candidates):
+        # As the history's own network sees it.
+        similarity, distance = (float(values[place]) for values in nearness[one.task.network])
+        if similarity > 0.0:
+            found.append((-similarity, one.reference, _described(said, one, row, similarity, distance)))
+    found.sort(key=lambda item: item[:2])
+    items: list[JsonValue] = [item for *_, item in found[:limit]]
+    space = "learned" if isinstance(likeness, SpaceLikeness) else "features"
+    return {"space": space, "considered": len(candidates), "neighbours": items}
 
 
-def _likeness(dataset: str, features: Mapping[str, float | str], history: TaskHistory) -> float:
-    """As the history's own network and metric see it."""
-    theirs = history.task
-    return similarity(Task(theirs.metric, theirs.goal, dataset, theirs.network, features), theirs)
+def _nearness(task: Task, others: Sequence[Task], likeness: Likeness) -> tuple[Array, Array]:
+    """How like the others (H) are, and how far away; NaN where nothing can be said: (H,), (H,)."""
+    if isinstance(likeness, SpaceLikeness):
+        return likeness.weights(task, others), likeness.distances(task, others)
+    apart = [feature_distance(task.features, other.features) for other in others]
+    return likeness.weights(task, others), np.array([math.nan if one is None else one for one in apart])
 
 
 def _described(
-    features: Mapping[str, float | str], history: TaskHistory, row: StoredHistory | None, likeness: float
+    features: Mapping[str, float | str],
+    history: TaskHistory,
+    row: StoredHistory | None,
+    similarity: float,
+    distance: float,
 ) -> JsonObject:
     theirs = history.task
     gaps: list[tuple[float, str]] = []
@@ -62,14 +87,13 @@ def _described(
         for gap, name in gaps
     ]
     shown = min(_FEATURES_SHOWN, len(compared) // 2)
-    distance = feature_distance(features, theirs.features)
     return {
         "experiment": history.reference,
         "name": row.name if row is not None else name_of(history),
         "dataset": theirs.dataset,
         "network": theirs.network,
-        "similarity": likeness,
-        "distance": distance if distance is not None and math.isfinite(distance) else None,
+        "similarity": similarity,
+        "distance": distance if math.isfinite(distance) else None,
         "alike": compared[:shown],
         "unlike": compared[::-1][:shown],
         "metric": theirs.metric,

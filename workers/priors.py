@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import orjson
 
 from foretune.json_types import JsonObject, JsonValue
 from foretune.spaces import Space
-from metalearner import Evidence, Problem, Task, TaskHistory, informed, similarity
+from metalearner import Evidence, FeatureLikeness, Likeness, Problem, SpaceLikeness, Task, TaskHistory, informed
 from metalearner.portfolio import judge
 from service.db.histories import StoredHistory
 from service.db.session import Database
 from service.settings import settings
+from service.usecases import fitting
 from service.usecases import histories as usecase
 from service.usecases.proposals import StoredExperiment
+from workers.likeness import likeness_of
 from workers.starter.shelf import name_of, starter_histories
 
 _NAMED = 0.5
@@ -31,12 +34,20 @@ class Priors:
     histories: tuple[TaskHistory, ...] = ()
     weights: tuple[float, ...] = ()
     names: Mapping[str, str] | None = None
+    model: int | None = None
+    """The version of the project's model whose space of tasks weighed them; None: their features did."""
+
+    @property
+    def space(self) -> str:
+        """What the weights rest on, as `foretune.wire.histories.Priors` says it."""
+        return "features" if self.model is None else "learned"
 
     @property
     def seen(self) -> JsonObject:
         """How many histories there were, and a digest of which: with them a proposal can be made again."""
         references = sorted(history.reference for history in self.histories)
         return {
+            **({} if self.model is None else {"space_of_model": self.model}),
             "count": len(references),
             "digest": hashlib.sha256("\n".join(references).encode()).hexdigest()[:16],
         }
@@ -50,10 +61,14 @@ def priors_of(database: Database, experiment: StoredExperiment) -> Priors:
     with database.reading() as tx:
         stored = usecase.read_for(tx, experiment)
         features = usecase.task_features(tx, experiment)
+        likeness = likeness_of(fitting.space(tx, experiment.project_id, experiment.model))
     task = Task(experiment.metric_name, experiment.goal, experiment.dataset_id, experiment.network, features)
+    learned = experiment.model if isinstance(likeness, SpaceLikeness) else None
     if isinstance(experiment.priors, list):
-        return weighed(task, stored, _NAMED)
-    return weighed(task, stored, starter=starter_for(experiment.network))
+        found = weighed(task, stored, _NAMED, likeness=likeness)
+    else:
+        found = weighed(task, stored, starter=starter_for(experiment.network), likeness=likeness)
+    return replace(found, model=learned)
 
 
 def starter_for(network: str | None) -> tuple[TaskHistory, ...]:
@@ -65,20 +80,17 @@ def starter_for(network: str | None) -> tuple[TaskHistory, ...]:
 
 
 def weighed(
-    task: Task, stored: Sequence[StoredHistory], least: float = 0.0, starter: Sequence[TaskHistory] = ()
+    task: Task,
+    stored: Sequence[StoredHistory],
+    least: float = 0.0,
+    starter: Sequence[TaskHistory] = (),
+    likeness: Likeness | None = None,
 ) -> Priors:
     """The histories with their likeness to the task, but at least `least`, and those of the starter history."""
     found = [*(task_history(one) for one in stored), *starter]
-    # A task without a metric is one to which every metric speaks.
-    weights = [
-        max(
-            least,
-            similarity(task if task.metric else replace(task, metric=one.task.metric, goal=one.task.goal), one.task),
-        )
-        for one in found
-    ]
+    weights = (likeness or FeatureLikeness()).weights(task, [one.task for one in found])
     names = {one.reference: one.name for one in stored} | {one.reference: name_of(one) for one in starter}
-    return Priors(tuple(found), tuple(weights), names)
+    return Priors(tuple(found), tuple(np.maximum(least, weights).tolist()), names)
 
 
 def with_knowledge(problem: Problem, network: str | None, priors: Priors) -> Problem:

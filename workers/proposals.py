@@ -124,6 +124,7 @@ class Proposals:
         believed = trust(known.problem, known.observations, memory=known.memory)
         return {
             "considered": len(known.priors.histories),
+            "space": known.priors.space,
             "histories": described(known.problem, known.priors),
             "gate": described_gate(known.problem, believed, len(known.observations)),
         }

@@ -14,8 +14,8 @@ from foretune.metrics import Goal
 from foretune.spaces import Space
 from foretune.states import TrialState
 from metalearner import (
-    FeatureLikeness,
     FittedModel,
+    Likeness,
     Prediction,
     Problem,
     Recommendation,
@@ -32,7 +32,8 @@ from service.db.session import Database
 from service.settings import settings
 from service.usecases import fitting, histories
 from service.usecases.proposals import SeenTrial
-from workers.fitting import model_of
+from workers.fitted_parts import model_of
+from workers.likeness import likeness_of
 from workers.priors import evidence_json, task_history
 from workers.proposals import Proposals
 from workers.starter.shelf import starter_histories
@@ -70,7 +71,7 @@ class _Known:
     starter: Mask
     """Which of those listed shipped with the service: they speak of our own networks alone."""
     model: FittedModel
-    likeness: FeatureLikeness
+    likeness: Likeness
 
 
 class _Ahead:
@@ -152,6 +153,7 @@ class TaskRecommendations:
             newest = fitting.heard(tx, project)
             added = histories.read_some(tx, project, [one for one in newest if one not in held])
             parts = fitting.parts(tx, project)
+            likeness = likeness_of(fitting.space(tx, project, standing.champion))
         found = held | {one.fingerprint: task_history(one) for one in added}
         fitted = model_of({fingerprint: one.reference for fingerprint, one in found.items()}, parts)
         # One that was deleted in between is gone.
@@ -163,9 +165,10 @@ class TaskRecommendations:
             fitted.after(before.model) if before is not None else fitted,
             most_kernels=_MOST_KERNELS,
             most_held_out=_MOST_HELD_OUT,
+            likeness=likeness,
         )
         shipped = np.arange(len(listed)) >= len(kept)
-        return _Known(standing, kept, listed, [one.task for one in listed], shipped, model, FeatureLikeness())
+        return _Known(standing, kept, listed, [one.task for one in listed], shipped, model, likeness)
 
 
 def _problem(payload: JsonObject) -> Problem:

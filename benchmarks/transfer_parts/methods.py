@@ -13,7 +13,7 @@ from benchmarks.cold.methods import METHODS as COLD
 from benchmarks.transfer_parts.tables import Table
 from foretune.metrics import Goal
 from foretune.spaces import Configuration
-from metalearner import Effort, Memory, Observation, Problem, ProposerName, Task, TaskHistory, similarity
+from metalearner import Effort, FeatureLikeness, Memory, Observation, Problem, ProposerName, Task, TaskHistory
 
 
 class Asker(Protocol):
@@ -47,7 +47,7 @@ class _Foretune:
     ) -> None:
         problem = Problem(table.space, table.goal, 1, trials, seed, ProposerName.AUTO, metric=table.metric)
         task = Task(table.metric, table.goal)
-        weights = [similarity(task, one.task) for one in histories]
+        weights = FeatureLikeness().weights(task, [one.task for one in histories]).tolist()
         if learned != "nothing":
             problem = metalearner.informed(problem, histories, weights)
         self._problem = replace(problem, knowledge=None) if learned == "portfolio" else problem

@@ -80,7 +80,7 @@ def _print(answer: JsonObject, as_json: bool) -> None:
     starter = "; the starter history is heard beside them" if found.starter else ""
     note(f"{found.experiments} histories{imported}, {found.trials} trials{starter}")
     print_table(
-        ("#version", "state", "#histories", "#regret", "#by chance", "#plain portfolio", "fitted", "why refused"),
+        ("#version", "state", "#histories", "#regret", "#by chance", "#plain portfolio", "likeness by", "fitted", "why refused"),
         (
             (
                 str(one.version),
@@ -90,6 +90,7 @@ def _print(answer: JsonObject, as_json: bool) -> None:
                     f"{one.scores[side]:.3f}" if side in one.scores else "–"
                     for side in ("model", "random", "portfolio")
                 ),
+                "–" if one.finished_at is None else "learned space" if one.space and one.space.used else "features",
                 f"{one.finished_at:%Y-%m-%d %H:%M}" if one.finished_at else "–",
                 one.reason or "",
             )

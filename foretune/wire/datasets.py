@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
@@ -69,7 +70,9 @@ class Neighbour(Answer):
     similarity: float
     """From 0 to 1, as the space in use has it; 1 for the same data."""
     distance: float | None = None
-    """Root mean square difference of the features in common; null where there is none."""
+    """In a learned space, how far its points are apart; else the root mean square difference of the features in common.
+    Null where there is none.
+    """
     alike: list[ComparedFeature]
     """The features that are most alike, the most first."""
     unlike: list[ComparedFeature]
@@ -111,8 +114,10 @@ class Neighbours(Answer):
     }
 
     dataset: str
-    space: str
-    """What the similarity rests on: `features`, what describes the data."""
+    space: Literal["features", "learned"]
+    """What the similarity rests on: `features`, what describes the data, or `learned`, a space of tasks that the model
+    in use has learned.
+    """
     considered: int
     """Histories that there were to compare with."""
     neighbours: list[Neighbour]

@@ -57,6 +57,19 @@ class HistoryLine(Request):
     """Hyperparameters that were not searched."""
 
 
+class TaskSpaceScores(Answer):
+    """How a learned space of tasks did on families of tasks that it had not seen."""
+
+    used: bool
+    """Whether the version compares tasks in it: where it is better than both other ways, surely."""
+    families: int
+    """So many were left out in turn; a family is whatever shares its data."""
+    regret: dict[Literal["unweighted", "features", "space"], list[float]]
+    """After one and after five settings of a list, by what the histories weigh in it: all the same, by the features of
+    their tasks, by the space. 0 is the best setting, 1 the median one.
+    """
+
+
 class FittedVersion(Answer):
     """A model of the project's histories."""
 
@@ -75,6 +88,8 @@ class FittedVersion(Answer):
     their median. `model`; `random`, which is also what TPE and a process without histories do for their first trials;
     `portfolio`, to which all histories are alike. Empty where too few histories could be held out.
     """
+    space: TaskSpaceScores | None = None
+    """None where there were too few histories to learn a space of tasks from."""
     reason: str | None
     """Why it was refused."""
     created_at: Timestamp
@@ -144,6 +159,8 @@ class Priors(Answer):
     experiment: str
     considered: int
     """Histories that the project had when the experiment was submitted."""
+    space: Literal["features", "learned"] = "features"
+    """What similarity rests on: what describes the tasks, or a space of tasks learned from the project's histories."""
     histories: list[PriorHistory]
     """Those that count, the most similar first."""
     gate: PriorGate | None = None

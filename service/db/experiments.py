@@ -11,8 +11,9 @@ from sqlalchemy import Row, and_, delete, func, insert, select, tuple_
 from foretune.json_types import JsonObject, JsonValue
 from foretune.metrics import Goal
 from foretune.states import ExperimentState
+from service.db.models import ModelState
 from service.db.session import Statement, Transaction
-from service.db.tables import experiments, trials
+from service.db.tables import experiments, models, trials
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class StoredExperiment:
     best_value: float | None
     best_epoch: int | None
     rung_at: datetime | None
+    model: int | None
+    """The version of the project's model that was in use when it was submitted."""
 
 
 COLUMNS = tuple(StoredExperiment.__dataclass_fields__)
@@ -79,7 +82,12 @@ def from_row(row: Row[tuple[object, ...]]) -> StoredExperiment:
 
 
 def insert_one(tx: Transaction, values: Mapping[str, object]) -> StoredExperiment:
-    row = tx.connection.execute(insert(experiments).values(values).returning(experiments)).one()
+    """Remembers which version of the project's model is in use, too."""
+    model = select(models.c.version).where(
+        models.c.project_id == values["project_id"], models.c.state == ModelState.CHAMPION.value
+    )
+    query = insert(experiments).values({**values, "model": model.scalar_subquery()})
+    row = tx.connection.execute(query.returning(experiments)).one()
     return from_row(row)
 
 

@@ -32,6 +32,7 @@ class StoredHistory:
     name: str
     network: str | None
     dataset_id: str | None
+    dataset_name: str | None
     metric_name: str
     goal: Goal
     max_epochs: int

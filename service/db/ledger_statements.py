@@ -26,7 +26,7 @@ RUNNING_CHANGES = [
 SUBMITTED_CHANGES = [
     name
     for name in experiment_rows.COLUMNS
-    if name not in ("id", "project_id", "mode", "dataset_id", "dataset_name", "network", "seed", "created_at")
+    if name not in ("id", "project_id", "mode", "dataset_id", "dataset_name", "network", "seed", "created_at", "model")
     and name not in RUNNING_CHANGES
 ]
 CHANGED_TRIAL = ("id", *_TRIAL_CHANGES)

@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, RowMapping, and_, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from foretune.json_types import JsonValue
+from foretune.json_types import JsonObject, JsonValue
 from service.db.session import Transaction
 from service.db.tables import fitted_histories, histories, models
 
@@ -44,6 +44,10 @@ class StoredModel:
     created_at: datetime
     finished_at: datetime | None
     promoted_at: datetime | None
+    space_folds: list[JsonValue] | None
+    """How its space of tasks did on the folds that are done, while it is fitted."""
+    space_scores: JsonObject | None
+    """How its space of tasks did on all of them; None where there was too little to learn one from."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,7 @@ def waits(tx: Transaction, project_id: str) -> bool:
     return tx.connection.execute(query).first() is not None
 
 
-def extend(tx: Transaction, fit: StoredModel, lease: timedelta, fitted: int) -> datetime | None:
+def extend(tx: Transaction, fit: StoredModel, lease: timedelta, **values: object) -> datetime | None:
     """The lease's new end; None when somebody else holds the fit by now. Without a lease it is free at once."""
     query = (
         update(models)
@@ -164,10 +168,17 @@ def extend(tx: Transaction, fit: StoredModel, lease: timedelta, fitted: int) -> 
             models.c.state == ModelState.FITTING.value,
             models.c.lease_until == fit.lease_until,
         )
-        .values(lease_until=func.now() + lease, fitted=fitted)
+        .values(lease_until=func.now() + lease, **values)
         .returning(models.c.lease_until)
     )
     found: datetime | None = tx.connection.execute(query).scalar()
+    return found
+
+
+def space(tx: Transaction, project_id: str, version: int) -> bytes | None:
+    """A version's space of tasks."""
+    query = select(models.c.space).where(models.c.project_id == project_id, models.c.version == version)
+    found: bytes | None = tx.connection.execute(query).scalar()
     return found
 
 

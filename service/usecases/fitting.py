@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from foretune.errors import Conflict, LeaseLost, NotFound
+from foretune.json_types import JsonObject, JsonValue
 from service.bus.tasks import send
 from service.db import histories as history_rows
 from service.db import models as rows
@@ -92,12 +93,19 @@ def keep(tx: Transaction, fit: StoredModel, found: Mapping[str, FittedPart], fit
     """Keeps what was worked out, and the fit for as long as a lease. Raises LeaseLost."""
     if found:
         rows.store_parts(tx, fit.project_id, found)
-    return _extended(tx, fit, LEASE, fitted)
+    return _extended(tx, replace(fit, fitted=fitted), LEASE)
+
+
+def keep_space(
+    tx: Transaction, fit: StoredModel, folds: list[JsonValue], scores: JsonObject | None, space: bytes | None
+) -> StoredModel:
+    """Keeps what was learned and judged of a space of tasks so far, and the fit as `keep` does. Raises LeaseLost."""
+    return _extended(tx, replace(fit, space_folds=folds, space_scores=scores), LEASE, space=space)
 
 
 def hand_back(tx: Transaction, fit: StoredModel) -> None:
     """Lets the next worker go on, and rings for one. Raises LeaseLost."""
-    _extended(tx, fit, timedelta(0), fit.fitted)
+    _extended(tx, fit, timedelta(0))
     tx.after_commit(lambda: send("meta.fit", fit.project_id), once=fit.project_id)
 
 
@@ -114,9 +122,9 @@ def finish(
     `covered`: the fingerprints of its histories; `beyond`: of those that the model in use did not know.
     """
     rows.lock(tx, fit.project_id)
-    _extended(tx, fit, LEASE, fit.fitted)
+    _extended(tx, fit, LEASE)
     now = rows.now(tx)
-    ended = {"scores": dict(scores), "lease_until": None, "finished_at": now}
+    ended = {"scores": dict(scores), "lease_until": None, "finished_at": now, "space_folds": None}
     if refused is not None:
         rows.change(tx, fit.project_id, fit.version, state=ModelState.REFUSED.value, reason=refused, **ended)
         rows.mark(tx, fit.project_id, beyond, fit.version)
@@ -169,6 +177,11 @@ def standing(tx: Transaction, project: str) -> Standing:
     return rows.standing(tx, project)
 
 
+def space(tx: Transaction, project: str, version: int | None) -> bytes | None:
+    """The space in which a version compares tasks; None where it goes by their features."""
+    return rows.space(tx, project, version) if version is not None else None
+
+
 def parts(tx: Transaction, project: str) -> dict[str, FittedPart]:
     """What was worked out of each history, by fingerprint."""
     return rows.parts(tx, project)
@@ -178,8 +191,9 @@ def _covered(tx: Transaction, project: str, *, again: bool) -> list[str]:
     return history_rows.fingerprints(tx, project, MAX_HISTORIES) if again else heard(tx, project)
 
 
-def _extended(tx: Transaction, fit: StoredModel, lease: timedelta, fitted: int) -> StoredModel:
-    until = rows.extend(tx, fit, lease, fitted)
+def _extended(tx: Transaction, fit: StoredModel, lease: timedelta, **values: object) -> StoredModel:
+    kept = {"fitted": fit.fitted, "space_folds": fit.space_folds, "space_scores": fit.space_scores, **values}
+    until = rows.extend(tx, fit, lease, **kept)
     if until is None:
         raise LeaseLost(f"model {fit.version} is fitted by another worker")
-    return replace(fit, lease_until=until, fitted=fitted)
+    return replace(fit, lease_until=until)

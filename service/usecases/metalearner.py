@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from foretune.errors import Unavailable
-from foretune.wire.histories import FittedVersion, MetaLearner, PriorGate, PriorHistory, Priors
+from foretune.wire.histories import FittedVersion, MetaLearner, PriorGate, PriorHistory, Priors, TaskSpaceScores
 from service.bus import Bus
 from service.db import histories as history_rows
 from service.db import models as model_rows
@@ -61,6 +61,7 @@ def _version(one: StoredModel) -> FittedVersion:
         trials=one.trials,
         fitted=one.fitted,
         scores=one.scores,
+        space=TaskSpaceScores.model_validate(one.space_scores) if one.space_scores else None,
         reason=one.reason,
         created_at=one.created_at,
         finished_at=one.finished_at,
@@ -73,7 +74,8 @@ async def priors(database: Database, bus: Bus, project: str, experiment_id: str)
     with kind `priors`:
 
         payload   {"experiment": id}
-        answer    {"considered": number, "histories": [PriorHistory], "gate": PriorGate | null}
+        answer    {"considered": number, "space": "features" | "learned", "histories": [PriorHistory],
+                   "gate": PriorGate | null}
 
     Raises NotFound, Unavailable when no worker answers.
     """
@@ -88,6 +90,7 @@ async def priors(database: Database, bus: Bus, project: str, experiment_id: str)
         experiment=experiment_id,
         considered=considered if isinstance(considered, int) else len(found),
         histories=[PriorHistory.model_validate(one) for one in found],
+        space="learned" if answer.get("space") == "learned" else "features",
         gate=PriorGate.model_validate(gate) if isinstance(gate := answer.get("gate"), dict) else None,
     )
 

@@ -12,7 +12,7 @@ from foretune.json_types import JsonObject, JsonValue
 from foretune.metrics import Goal
 from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.spaces import Space
-from metalearner import Task, TaskHistory, similarity
+from metalearner import FeatureLikeness, Task, TaskHistory
 from metalearner.encoding import Encoding
 from metalearner.histories import Source, look, normal_scores, source
 from metalearner.likeness import feature_distance
@@ -119,6 +119,10 @@ class TestOutcomes:
             assert int(np.argmin(made.scores)) == best
             assert int(np.argmax(made.scores)) == 2
             assert found.best == (1.0, 5.0)[best]
+
+
+def similarity(task: Task, other: Task) -> float:
+    return float(FeatureLikeness().weights(task, [other])[0])
 
 
 class TestSimilarity:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.isotonic import isotonic_regression
 
-from metalearner import Task, TaskHistory
+from metalearner import SpaceLikeness, Task, TaskHistory, TaskSpace
 from metalearner.task_encoder import forward, inputs, vocabulary
-from metalearner.task_judging import FamilyScore, Judgement, greedy, judge, regret
+from metalearner.task_judging import FamilyScore, Judgement, Judging, greedy, judge, regret
 from metalearner.task_sample import FEATURE
-from metalearner.task_space import TaskSpace
 from metalearner.task_training import calibrate, decreasing, initial_layers, member_points, train
 from tests.metalearner.tasks_of_families import families, task
 
@@ -36,7 +36,7 @@ class TestTraining:
     def test_tasks_of_a_family_never_seen_are_near_what_works_alike(self, space: TaskSpace) -> None:
         generator = np.random.default_rng(5)
         hidden = np.array([0.25, 0.7])
-        weights = space.weights(task("new", hidden, generator), OTHERS)
+        weights = SpaceLikeness(space).weights(task("new", hidden, generator), OTHERS)
         hiddens = [_hidden(one) for one in OTHERS]
         apart = np.array([abs(one - hidden[0]) for one in hiddens])
         assert np.corrcoef(weights, apart)[0, 1] < -0.3
@@ -71,35 +71,56 @@ class TestWeights:
     def test_the_same_data_are_the_same_and_other_kinds_are_nothing(self, space: TaskSpace) -> None:
         known = OTHERS[3]
         regression = replace(OTHERS[4], dataset="dst_r", features={**OTHERS[4].features, "task": "regression"})
-        same, elsewhere, none = space.weights(
+        same, elsewhere, none = SpaceLikeness(space).weights(
             replace(known, features={**known.features, "task": "classification"}),
             [known, replace(known, network="cnn"), regression],
         )
         assert same == 1.0
         assert 0.0 < elsewhere < 0.5
         assert none == 0.0
-        assert space.distances(known, [known])[0] == 0.0
-        assert space.weights(known, []).shape == (0,)
+        assert SpaceLikeness(space).distances(known, [known])[0] == 0.0
+        assert SpaceLikeness(space).weights(known, []).shape == (0,)
 
     def test_where_nobody_is_near_everybody_counts_the_same(self, space: TaskSpace) -> None:
         known = OTHERS[0]
         strange = Task(
             known.metric, known.goal, "dst_s", "mlp", {name: 1e6 if "x" in name else -1e6 for name in known.features}
         )
-        assert not space.near(space.distances(strange, OTHERS))
-        assert len(set(space.weights(strange, OTHERS).tolist())) == 1
+        assert not space.near(SpaceLikeness(space).distances(strange, OTHERS))
+        assert len(set(SpaceLikeness(space).weights(strange, OTHERS).tolist())) == 1
 
     def test_a_task_without_features_or_sample_has_weights_too(self, space: TaskSpace) -> None:
         bare = Task("val_loss", OTHERS[0].goal, "dst_b", "mlp", {"landmark_linear": 0.5, FEATURE: "no sample"})
-        assert np.isfinite(space.weights(bare, OTHERS)).all()
-        assert np.isfinite(space.weights(replace(bare, features={}, network=None), OTHERS)).all()
+        assert np.isfinite(SpaceLikeness(space).weights(bare, OTHERS)).all()
+        assert np.isfinite(SpaceLikeness(space).weights(replace(bare, features={}, network=None), OTHERS)).all()
+
+    def test_a_task_that_is_not_described_counts_as_any_other(self, space: TaskSpace) -> None:
+        known, usual = OTHERS[0], space.calibration.between_any("mlp")
+        silent = replace(known, dataset="dst_q", features={"colour": "red"})
+        likeness = SpaceLikeness(space)
+        assert np.isnan(likeness.distances(known, [silent])).all()
+        weights = likeness.weights(known, [silent, OTHERS[1]])
+        assert weights[0] == pytest.approx(0.8 * usual)
+        assert weights[1] != weights[0]
+        assert likeness.weights(silent, [known, OTHERS[1]]) == pytest.approx([0.8 * usual] * 2)
+
+    def test_points_are_kept_while_the_others_stay_the_same(self, space: TaskSpace) -> None:
+        likeness = SpaceLikeness(space)
+        for others in (OTHERS, OTHERS[:7], OTHERS):
+            for network in ("mlp", "cnn"):
+                seen = replace(OTHERS[3], network=network)
+                np.testing.assert_array_equal(
+                    likeness.weights(seen, others), SpaceLikeness(space).weights(seen, others)
+                )
 
     def test_bytes_hold_all_of_it(self, space: TaskSpace) -> None:
         content = space.to_bytes()
         again = TaskSpace.from_bytes(content)
         assert again.to_bytes() == content
         assert len(content) < 100_000
-        np.testing.assert_array_equal(again.weights(OTHERS[0], OTHERS), space.weights(OTHERS[0], OTHERS))
+        np.testing.assert_array_equal(
+            SpaceLikeness(again).weights(OTHERS[0], OTHERS), SpaceLikeness(space).weights(OTHERS[0], OTHERS)
+        )
 
     @pytest.mark.parametrize("cut", [0, 7, 100, -1])
     def test_other_bytes_are_refused(self, space: TaskSpace, cut: int) -> None:
@@ -133,6 +154,17 @@ class TestJudging:
         assert greedy(scores, np.array([1.0, 0.0]), 2)[0] == 0
         assert greedy(scores, np.array([0.5, 0.5]), 3)[:2] == [1, 0]
         assert regret(np.array([0.0, 1.0, 2.0, 4.0, 5.0]), [3, 1, 2, 0, 4]) == (2.0, 0.0)
+
+    def test_fold_by_fold_it_comes_to_the_same(self) -> None:
+        whole = judge(HISTORIES, seed=0, seconds=6.0, families=FAMILIES, folds=3)
+        scores: list[FamilyScore] = []
+        for number in range(3):
+            found = Judging(HISTORIES, seed=0, families=FAMILIES, folds=3).fold(number, seconds=2.0)
+            assert found is not None
+            scores += [FamilyScore.from_json(json.loads(json.dumps(one.to_json()))) for one in found]
+        assert whole is not None
+        assert whole == Judgement.of(scores)
+        assert len(whole.families) == 12
 
     @pytest.mark.slow
     def test_a_space_that_knows_what_matters_wins(self) -> None:

@@ -29,6 +29,7 @@ VALUES: dict[type, object] = {
     int: 1,
     float: 0.5,
     bool: True,
+    bytes: b"bytes",
     datetime: datetime(2026, 1, 2, tzinfo=UTC),
     object: [],  # JSON
 }

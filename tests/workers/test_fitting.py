@@ -185,7 +185,7 @@ def test_whoever_lost_the_lease_writes_nothing(world: World) -> None:
         assert mine is not None
         assert fitting.claim(tx, world.project) is None, "one works on it"
     with world.database.transaction() as tx:
-        models.extend(tx, mine, timedelta(0), 0)
+        models.extend(tx, mine, timedelta(0), fitted=0)
     with world.database.transaction() as tx:
         theirs = fitting.claim(tx, world.project)
     assert theirs is not None

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import orjson
 

@@ -77,7 +77,7 @@ class _Fit:
                 self._go_on(len(parts))
         references = {one.fingerprint: one.reference for one in stored}
         model = model_of(references, parts)
-        learned = learn(stored, told, self._progress(), self._keep_space, self._stay)
+        learned = self._learned_space(stored, told)
         likeness, tasks = likeness_of(learned.space), [one.task for one in told]
         by = "space" if learned.space is not None else "features"
         for place, (one, history) in enumerate(zip(stored[:_MOST_HELD_OUT], told, strict=False)):
@@ -98,10 +98,16 @@ class _Fit:
             known = fitting.parts(tx, self._fit.project_id)
         return covered, {one.fingerprint: known[one.fingerprint] for one in covered if one.fingerprint in known}
 
-    def _progress(self) -> Progress:
+    def _learned_space(self, stored: Sequence[StoredHistory], told: Sequence[TaskHistory]) -> Progress:
         with self._process.database.reading() as tx:
-            space = fitting.space(tx, self._fit.project_id, self._fit.version)
-        return Progress(tuple(self._fit.space_folds or ()), self._fit.space_scores, space)
+            champion = fitting.in_use(tx, self._fit.project_id)
+            own, theirs = (
+                Progress(tuple(one.space_folds or ()), one.space_scores, fitting.space(tx, one.project_id, one.version))
+                if one is not None
+                else Progress()
+                for one in (self._fit, champion)
+            )
+        return learn(stored, told, own, theirs, self._keep_space, self._stay)
 
     def _keep_space(self, found: Progress) -> None:
         with self._process.database.transaction() as tx:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SECONDS = 60.0
 """No training takes longer; of a thousand histories one takes a core about a quarter of that."""
 _SEED = 0
+_NEW_SHARE = 10
+"""A space is learned anew when one history in so many is new."""
 
 _log = structlog.get_logger(__name__)
 
@@ -34,22 +36,32 @@ class Progress:
     scores: JsonObject | None = None
     space: bytes | None = None
 
+    @property
+    def histories(self) -> int:
+        """What the space was learned from; 0 before there is a verdict."""
+        found = (self.scores or {}).get("histories")
+        return found if isinstance(found, int) else 0
+
 
 def learn(
     stored: Sequence[StoredHistory],
     told: Sequence[TaskHistory],
     progress: Progress,
+    champion: Progress,
     keep: Callable[[Progress], None],
     meanwhile: Callable[[], None],
 ) -> Progress:
     """Goes on from `progress` to the verdict. There is none for fewer than 30 histories that can be compared and say
-    what their data are like.
+    what their data are like; that on the champion's space stands while few histories are new.
 
     `keep` is called whenever something is done, `meanwhile` while something is; both may raise.
     """
     places = [place for place, one in enumerate(told) if one.task.features]
     if progress.scores is not None or len(places) < LEAST_HISTORIES:
         return progress
+    if not progress.folds and _NEW_SHARE * (len(places) - champion.histories) < len(places):
+        keep(champion)
+        return champion
     # Torch takes a second or two to import, and a project with fewer histories does without.
     from metalearner.task_judging import FamilyScore, Judgement, Judging
     from metalearner.task_training import train
@@ -68,7 +80,7 @@ def learn(
     space = None
     if judgement.wins:
         space = train(histories, seed=_SEED, seconds=_SECONDS, families=families, meanwhile=meanwhile)
-    scores: JsonObject = {"used": space is not None, **_scores(judgement)}
+    scores: JsonObject = {"used": space is not None, "histories": len(places), **_scores(judgement)}
     _log.info("task_space_judged", **scores)
     progress = Progress(progress.folds, scores, space.to_bytes() if space is not None else None)
     keep(progress)
@@ -81,7 +93,7 @@ def _family(history: StoredHistory) -> str:
 
 
 def _scores(judgement: Judgement) -> JsonObject:
-    """As `foretune.wire.histories.TaskSpaceScores`, but for `used`."""
+    """As `foretune.wire.histories.TaskSpaceScores`, but for what it was learned from and whether it is used."""
     from metalearner.task_judging import AFTER, ARMS
 
     return {

@@ -80,7 +80,10 @@ def _print(answer: JsonObject, as_json: bool) -> None:
     starter = "; the starter history is heard beside them" if found.starter else ""
     note(f"{found.experiments} histories{imported}, {found.trials} trials{starter}")
     print_table(
-        ("#version", "state", "#histories", "#regret", "#by chance", "#plain portfolio", "likeness by", "fitted", "why refused"),
+        (
+            *("#version", "state", "#histories", "#regret", "#by chance", "#plain portfolio"),
+            *("likeness by", "fitted", "why refused"),
+        ),
         (
             (
                 str(one.version),

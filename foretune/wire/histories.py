@@ -62,6 +62,8 @@ class TaskSpaceScores(Answer):
 
     used: bool
     """Whether the version compares tasks in it: where it is better than both other ways, surely."""
+    histories: int
+    """It was learned from so many; it is learned anew when one in ten is new."""
     families: int
     """So many were left out in turn; a family is whatever shares its data."""
     regret: dict[Literal["unweighted", "features", "space"], list[float]]

@@ -126,7 +126,8 @@ def finish(
     now = rows.now(tx)
     ended = {"scores": dict(scores), "lease_until": None, "finished_at": now, "space_folds": None}
     if refused is not None:
-        rows.change(tx, fit.project_id, fit.version, state=ModelState.REFUSED.value, reason=refused, **ended)
+        refusal = {"state": ModelState.REFUSED.value, "reason": refused, "space": None}
+        rows.change(tx, fit.project_id, fit.version, **refusal, **ended)
         rows.mark(tx, fit.project_id, beyond, fit.version)
         return
     rows.mark(tx, fit.project_id, covered, None)

@@ -186,8 +186,20 @@ def test_a_fit_goes_on_from_the_fold_where_its_worker_stopped(world: World, proc
     assert whole is not None
     assert space_of(world, 1) == whole.to_bytes()
     assert newest(world).space == TaskSpaceScores(
-        used=True, families=14, regret={arm: [judged.regret(arm, after) for after in (1, 5)] for arm in ARMS}
+        used=True,
+        histories=42,
+        families=14,
+        regret={arm: [judged.regret(arm, after) for after in (1, 5)] for arm in ARMS},
     )
+
+    # While few histories are new it is not learned again.
+    more, names = families(1, 3, seed=1)
+    remember(world, more, names)
+    begin(world)
+    fit_project(process, world.project, stay_s=300.0)
+    assert newest(world).version == 2
+    assert newest(world).experiments == 45
+    assert space_of(world, 2) == space_of(world, 1)
 
 
 def test_where_descriptions_say_nothing_it_is_not_used(world: World, process: WorkerProcess) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 
 from metalearner import gp
 from metalearner.arrays import Array
-from metalearner.encoding import comparable
+from metalearner.encoding import comparable, is_among
 from metalearner.histories import TaskHistory
 from metalearner.knowledge import Knowledge, agreement, directions, expansion, spread
 from metalearner.levels import levels
-from metalearner.portfolio import ALIKE, FEW_ITEMS, MAX_ITEMS, Judged, item_of, judge, select
+from metalearner.listing import Shortlist
+from metalearner.portfolio import ALIKE, FEW_ITEMS, MAX_ITEMS, Judged, item_of, judge, select, viewed
 from metalearner.values import Problem
 
 _AGREE = 0.3
@@ -22,6 +23,8 @@ _DISAGREE = 0.2
 _FEW = 3
 """So many histories can disagree; of fewer nobody knows."""
 _ROWS = 1024
+_SHORTLIST = 8
+"""Settings among which the portfolio goes on as its results tell."""
 
 
 def informed(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[float]) -> Problem:
@@ -44,15 +47,29 @@ def informed(problem: Problem, histories: Sequence[TaskHistory], weights: Sequen
     if len(judged.sources) >= _FEW and agreed < _DISAGREE and likest < ALIKE:
         return problem
     alike = agreed >= _AGREE or likest >= ALIKE
-    places = select(judged, MAX_ITEMS if alike else FEW_ITEMS)
+    count = MAX_ITEMS if alike else FEW_ITEMS
+    shortlist = _shortlist(problem, judged, count)
     return replace(
         problem,
-        portfolio=tuple(item_of(judged, place) for place in places),
-        knowledge=_knowledge(problem, judged, features, means, agreed),
+        portfolio=shortlist.items[:count],
+        knowledge=_knowledge(problem, judged, features, means, agreed, shortlist),
     )
 
 
-def _knowledge(problem: Problem, judged: Judged, features: Array, means: Array, agreed: float) -> Knowledge:
+def _shortlist(problem: Problem, judged: Judged, count: int) -> Shortlist:
+    """`count` settings and as many more as there is room for, the expert's not among these: it has its own turn."""
+    places = select(judged, _SHORTLIST)
+    if problem.defaults is not None:
+        default = comparable(judged.encoding.encode(problem.defaults))
+        further = [place for place in places[count:] if not is_among(default, comparable(judged.rows[[place]]))]
+        places = [*places[:count], *further]
+    items = tuple(item_of(judged, place) for place in places)
+    return Shortlist(items, judged.rows[places], viewed(judged).only(places))
+
+
+def _knowledge(
+    problem: Problem, judged: Judged, features: Array, means: Array, agreed: float, shortlist: Shortlist
+) -> Knowledge:
     values, loadings = directions(means, judged.weights)
     groups = judged.encoding.groups
     logs = [np.log(process.kernel.length_scales) for process in judged.processes]
@@ -74,6 +91,7 @@ def _knowledge(problem: Problem, judged: Judged, features: Array, means: Array, 
         anchors=anchors,
         coefficients=coefficients,
         levels=levels([one.losses for one in found if _same_metric(one.history, problem)]),
+        shortlist=shortlist,
     )
 
 

@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 from metalearner import gp, quasirandom
 from metalearner.arrays import Array, Index
 from metalearner.levels import Levels
+from metalearner.listing import Shortlist
 from metalearner.values import Evidence
 
 DIRECTIONS = 6
@@ -45,7 +46,8 @@ class Knowledge:
     groups: Index  # (P,)
     anchors: Array  # (A, P), scaled
     coefficients: Array  # (A, 1 + K)
-    levels: Levels | None = None
+    levels: Levels | None
+    shortlist: Shortlist
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Knowledge) and self.digest == other.digest

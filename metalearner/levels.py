@@ -25,7 +25,6 @@ _LEAST_HISTORIES = 4
 _MOST = 0.8
 """So many of the histories have good values that stand among the others' no worse than `fair`."""
 _LEAST_FAIR, _MOST_FAIR = 0.3, 0.65
-_WIDTH = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +36,6 @@ class Levels:
 
     losses: Array
     fair: float
-
-    def kept(self, losses: Array) -> float:
-        """How far results (n,) that were promised to be good are: 1 where the best of them stands as the good values of
-        most histories stand among the others', 0 where it stands clearly worse.
-        """
-        return float(np.clip((self.fair + _WIDTH - self.standing(losses).min()) / _WIDTH, 0.0, 1.0))
 
     def standing(self, losses: Array) -> Array:
         """The share of all that is better than each loss, ties by half: (n,) -> (n,)."""

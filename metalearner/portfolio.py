@@ -29,6 +29,7 @@ from metalearner import gp
 from metalearner.arrays import Array, Index
 from metalearner.encoding import Encoding, comparable
 from metalearner.histories import Source, TaskHistory, source
+from metalearner.listing import Candidates, next_of
 from metalearner.values import Evidence, PortfolioItem, Problem
 
 MAX_ITEMS = 5
@@ -245,19 +246,14 @@ def select(judged: Judged, k: int, *, by_regret: bool = True) -> list[int]:
     """Which candidates make the list, in their order. `by_regret`: for settings that are tried one after another; by
     score for those of which each should be good by itself.
     """
-    unlike = 1.0 - np.array([one.weight for one in judged.sources])
-    carried = 0.25 + 0.5 * np.clip(unlike, 0.0, 1.0)  # (H,)
-    limits, width = _limits(judged.sources, by_regret=by_regret)  # (H, G)
-    # What carries over is independent from candidate to candidate: a list is above a level where all of it is, and its
-    # mean is the lowest level and the integral of that probability.
-    above = ndtr((judged.penalised[:, :, None] - limits[:, None, :]) / carried[:, None, None])  # (H, C, G)
+    found = viewed(judged, by_regret=by_regret)
+    above = found.above()
     features = judged.encoding.features(judged.rows)
     allowed = np.ones(len(features), dtype=bool)
-    still = np.repeat(width * judged.weights[:, None], limits.shape[1], axis=1)  # (H, G)
+    still = np.repeat(found.weights[:, None], found.limits.shape[1], axis=1)  # (H, G)
     chosen: list[int] = []
     while len(chosen) < k and allowed.any():
-        totals = (above @ still[:, :, None]).sum((0, 2))  # (C,)
-        place = int(np.argmin(np.where(allowed, totals, np.inf)))
+        place = next_of(above, still, allowed)
         chosen.append(place)
         still = still * above[:, place]
         apart = np.sqrt(((features - features[place]) ** 2).sum(1) / judged.encoding.width)
@@ -265,16 +261,24 @@ def select(judged: Judged, k: int, *, by_regret: bool = True) -> list[int]:
     return chosen
 
 
-def _limits(found: Sequence[Source], *, by_regret: bool) -> tuple[Array, float]:
-    """The score in each history above which a setting is worse than each of G levels, (H, G), and how far the levels,
-    of the logarithm of the regret or of the score itself, are apart.
+def viewed(judged: Judged, *, by_regret: bool = True) -> Candidates:
+    """The candidates as a list is chosen of them."""
+    unlike = 1.0 - np.array([one.weight for one in judged.sources])
+    carried = 0.25 + 0.5 * np.clip(unlike, 0.0, 1.0)  # (H,)
+    limits = _limits(judged.sources, by_regret=by_regret)
+    return Candidates(judged.weights, judged.means, judged.deviations, carried, limits)
+
+
+def _limits(found: Sequence[Source], *, by_regret: bool) -> Array:
+    """The score in each history above which a setting is worse than each of G levels, which stand evenly over the
+    logarithm of the regret or over the score itself: (H, G).
     """
     low, high = (math.log(_FLOOR), math.log(_FLOOR + 1.0)) if by_regret else (-_FARTHEST, _FARTHEST)
     width = (high - low) / _LEVELS
     levels = low + width * (np.arange(_LEVELS) + 0.5)
     if not by_regret:
-        return np.broadcast_to(levels, (len(found), _LEVELS)), width
-    return np.array([_scores_at(one, np.exp(levels) - _FLOOR) for one in found]), width
+        return np.broadcast_to(levels, (len(found), _LEVELS))
+    return np.array([_scores_at(one, np.exp(levels) - _FLOOR) for one in found])
 
 
 def _scores_at(one: Source, regrets: Array) -> Array:

@@ -1,8 +1,12 @@
 """The door for proposals: which arm proposes, and from which random stream.
 
-After histories have broken their first promise, proposals are those of the same experiment without histories, to the
-letter, until the gate is as good as open: the portfolio's settings and what came of them are set aside. So wrong
-histories cost the trials that they chose, and nothing after them.
+After histories have broken their first promise (`metalearner.gate`), proposals are those of the same experiment without
+histories, to the letter, until the gate is as good as open: the portfolio's settings and what came of them are set
+aside. So wrong histories cost the trials that they chose, and nothing after them. If the first of the other results
+turn out worse than the promised one, the portfolio alone is gone on with. Where neither levels nor likeness say what
+the first promise is worth, the second proposal is without histories, too, and tells.
+
+The portfolio goes on with what its results call for (`metalearner.listing`).
 """
 
 from __future__ import annotations
@@ -15,11 +19,11 @@ import numpy as np
 from foretune.spaces import Configuration
 from metalearner import cold_gp, quasirandom, tpe, transfer
 from metalearner.arrays import Array
-from metalearner.encoding import Encoding, among, comparable, is_among
+from metalearner.encoding import Encoding
 from metalearner.expert import Belief
-from metalearner.gate import broken, gate
+from metalearner.gate import Verdict, tested, verdict
 from metalearner.memory import History, Memory
-from metalearner.portfolio import MAX_ITEMS
+from metalearner.portfolio import ALIKE, MAX_ITEMS
 from metalearner.values import (
     Effort,
     Evidence,
@@ -40,9 +44,11 @@ _COLD_EVERY = 3
 _OPENING = 8
 """So many proposals at most come before the surrogate's where histories are known."""
 _TRUSTED = 0.5
-"""The portfolio is gone on with while the gate is at least so far open."""
+"""Beyond as many turns as it holds, the portfolio is gone on with while the gate is at least so far open."""
 _REGAINED = 0.9
 """Histories that broke their first promise are heard again while the gate is at least so far open."""
+_TESTS = 2
+"""So many cold proposals at most follow the first where no level says what its promise is worth."""
 _TRIES = 64
 
 
@@ -74,20 +80,19 @@ def propose(
     memory = memory or Memory()
     history = memory.history(problem, observations)
     rows = list(history.encoding.encode_all(pending))
-    trust = _trust(problem, history)
+    found = _verdict(problem, history)
+    trust = found.gate if found is not None else None
     proposals = []
-    misled = (
-        trust is not None and trust < _REGAINED and problem.knowledge is not None and broken(problem.knowledge, history)
-    )
     for number in range(index, index + count):
-        plain = _without_histories(problem, history, observations, rows, number, memory, effort) if misled else None
+        alone = _is_alone(problem, history, rows, number, found)
+        plain = _without_histories(problem, history, observations, rows, number, memory, effort) if alone else None
         if plain is not None:
             rows.append(history.encoding.encode(plain.configuration))
             proposals.append(replace(plain, seen=len(history), gate=trust))
             continue
         generator = np.random.default_rng([problem.seed % 2**63, number, len(history)])
         training_seed = int(generator.integers(2**31))
-        choice = _choose(problem, history, memory, rows, number, effort, trust, generator)
+        choice = _choose(problem, history, memory, rows, number, effort, found, generator)
         row = choice.row
         if row is None:
             row, choice = _anything_new(history, rows, generator), _Choice(None, Origin.FALLBACK)
@@ -119,9 +124,14 @@ def _without_histories(
 ) -> Proposal | None:
     """What would be proposed had there never been histories; None where it was tried because of one."""
     encoding = history.encoding
-    listed = comparable(np.array([encoding.encode(item.configuration) for item in problem.portfolio]))
-    aside = among(comparable(history.rows), listed)
-    waiting = [row for row in pending if not is_among(comparable(row), listed)]
+    assert problem.knowledge is not None
+    # No more than the portfolio holds: what the cold arm finds on its own later counts, in a small space too.
+    shortlist = problem.knowledge.shortlist
+    aside = shortlist.places(history.rows) >= 0
+    aside &= aside.cumsum() <= len(problem.portfolio)
+    running = shortlist.places(np.array(pending)) >= 0
+    running &= running.cumsum() <= len(problem.portfolio) - aside.sum()
+    waiting = [row for row, known in zip(pending, running.tolist(), strict=True) if not known]
     own = [one for one, known in zip(observations, aside.tolist(), strict=True) if not known]
     (proposal,) = propose(
         replace(problem, portfolio=(), knowledge=None),
@@ -137,11 +147,32 @@ def _without_histories(
 
 def trust(problem: Problem, observations: Sequence[Observation], *, memory: Memory | None = None) -> float | None:
     """How far proposals follow the histories now, from 0 to 1; None where there are none that say anything."""
-    return _trust(problem, (memory or Memory()).history(problem, observations))
+    found = _verdict(problem, (memory or Memory()).history(problem, observations))
+    return None if found is None else found.gate
 
 
-def _trust(problem: Problem, history: History) -> float | None:
-    return gate(problem.knowledge, history) if problem.knowledge is not None and _listens(problem) else None
+def _verdict(problem: Problem, history: History) -> Verdict | None:
+    return verdict(problem.knowledge, history) if problem.knowledge is not None and _listens(problem) else None
+
+
+def _is_alone(problem: Problem, history: History, pending: Sequence[Array], number: int, found: Verdict | None) -> bool:
+    """Whether the proposal is that of the same experiment without histories."""
+    if found is None or problem.knowledge is None:
+        return False
+    if found.gate < _REGAINED and (found.broken or found.beyond):
+        return found.broken or _opening_choice(problem, history, pending, number, found) is None
+    if not _is_vague(problem) or not 0 < number <= _TESTS:
+        return False
+    features = [history.features, history.encoding.features(np.array(pending))] if pending else [history.features]
+    return not tested(problem.knowledge, np.concatenate(features))
+
+
+def _is_vague(problem: Problem) -> bool:
+    """Whether a cold trial is to tell what the portfolio's first promise is worth: no level does, nor is any history
+    known to be much like the task.
+    """
+    known = problem.knowledge
+    return known is not None and known.levels is None and max(known.similarities) < ALIKE and len(problem.portfolio) > 0
 
 
 def _configuration(problem: Problem, history: History, row: Array, choice: _Choice) -> Configuration:
@@ -193,15 +224,16 @@ def _choose(
     pending: Sequence[Array],
     number: int,
     effort: Effort,
-    trust: float | None,
+    found: Verdict | None,
     generator: np.random.Generator,
 ) -> _Choice:
     chosen = arm(problem)
+    trust = None if found is None else found.gate
     encoding = history.encoding
     if chosen is ProposerName.RANDOM:
         return _Choice(encoding.rows(generator.random((1, encoding.width)))[0], Origin.RANDOM)
     cold = trust is None or number % _COLD_EVERY == _COLD_EVERY - 1
-    first = _opening_choice(problem, history, pending, number, trust)
+    first = _opening_choice(problem, history, pending, number, found)
     if first is not None:
         return first
     belief = _belief(problem, encoding)
@@ -226,25 +258,48 @@ def _belief(problem: Problem, encoding: Encoding) -> Belief | None:
 
 
 def _opening_choice(
-    problem: Problem, history: History, pending: Sequence[Array], number: int, trust: float | None
+    problem: Problem, history: History, pending: Sequence[Array], number: int, found: Verdict | None
 ) -> _Choice | None:
     """The setting of the opening whose turn it is; None where there is none, or it was tried.
 
-    With histories that can be judged, the next one that was not tried, while they are trusted; beyond as many as a
-    portfolio holds, every third turn is the cold arm's.
+    With histories that can be judged, the next one that was not tried, unless the first promise is broken; beyond as
+    many as a portfolio holds, while they are trusted, and every third turn is the cold arm's.
     """
-    listed = opening(problem)
-    if trust is None:
-        candidates = listed[number : number + 1]
-    elif number >= _OPENING or (number >= MAX_ITEMS and number % _COLD_EVERY == _COLD_EVERY - 1):
-        candidates = []
+    listed: Sequence[PortfolioItem | None] = opening(problem)
+    if found is None:
+        listed = listed[number : number + 1]
+    elif number >= _OPENING or (number >= _undisturbed(problem) and number % _COLD_EVERY == _COLD_EVERY - 1):
+        listed = []
     else:
-        candidates = [item for item in listed if item is None or trust >= _TRUSTED]
-    for item in candidates:
+        # That a later item turns out better than the first is no reason to leave the portfolio, which the order of its
+        # results alone would be to the gate. Nor does the gate know of controls that brought the portfolio back.
+        whole = number < _undisturbed(problem) or found.beyond
+        trusted = found.gate >= _TRUSTED or (whole and not found.broken)
+        first = [item for item in listed if item is None or item is problem.portfolio[0]]
+        listed = [item for item in [*first, *_following(problem, history, pending)] if item is None or trusted]
+    for item in listed:
         choice = _first(problem, history.encoding, item)
         if number == 0 or (choice.row is not None and not history.has(choice.row, pending)):
             return choice
     return None
+
+
+def _undisturbed(problem: Problem) -> int:
+    """Up to here the portfolio comes first: one later where a test of it came between."""
+    return MAX_ITEMS + _is_vague(problem)
+
+
+def _following(problem: Problem, history: History, pending: Sequence[Array]) -> list[PortfolioItem]:
+    """The item of the portfolio that comes next, as its results tell; none where as many as it holds were tried."""
+    if problem.knowledge is None:
+        return []
+    shortlist = problem.knowledge.shortlist
+    ran, running = shortlist.places(history.rows), shortlist.places(np.array(pending))
+    known = ran >= 0
+    if int(known.sum()) + int((running >= 0).sum()) >= len(problem.portfolio):
+        return []
+    place = shortlist.following(ran[known].tolist(), history.losses[known], running[running >= 0].tolist())
+    return [] if place is None else [shortlist.items[place]]
 
 
 def _first(problem: Problem, encoding: Encoding, item: PortfolioItem | None) -> _Choice:

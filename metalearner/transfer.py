@@ -99,7 +99,7 @@ def suggest(
     places, scale, scores = chosen(history, seen, settings.points)
     features = history.features[places]
     opinions = knowledge.opinions(features)
-    prior = _prior(opinions, scores, opened(knowledge, opinions[:, 0], history.losses[places]), kernel)
+    prior = _prior(opinions, scores, opened(knowledge, features, opinions[:, 0], history.losses[places]), kernel)
     model = _conditioned(knowledge, prior, features, opinions, scores)
     expected, _ = model.predict(features, opinions)
     order = np.argsort(expected, kind="stable")
@@ -143,7 +143,7 @@ def _kernel(knowledge: Knowledge, history: History, count: int, settings: GPSett
     features = history.features[places]
     opinions = knowledge.opinions(features)
     unfitted = gp.Kernel(np.ones(history.encoding.width), 0.0, _NOISE, settings.prior.mean_variance)
-    prior = _prior(opinions, scores, opened(knowledge, opinions[:, 0], history.losses[places]), unfitted)
+    prior = _prior(opinions, scores, opened(knowledge, features, opinions[:, 0], history.losses[places]), unfitted)
     left = scores - _mean(prior, opinions)
     # What the directions explain of it, by ridge regression in its dual form.
     inner = prior.deviation**2 * opinions[:, 1:] @ opinions[:, 1:].T

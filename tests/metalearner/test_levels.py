@@ -7,7 +7,7 @@ import pytest
 
 from foretune.metrics import Goal
 from metalearner import Memory, Observation, Problem, Task, informed
-from metalearner.gate import gate
+from metalearner.gate import gate, verdict
 from metalearner.levels import levels
 from metalearner.proposing import _TRUSTED
 from tests.metalearner.wrong_histories import SPACE, histories, loss
@@ -79,3 +79,31 @@ class TestPromises:
             history = Memory().history(problem, observed)
             assert (problem.knowledge.opinions(history.features)[:, 0] < -1.9).all()
             assert gate(problem.knowledge, history) > least
+
+    def test_one_that_beats_what_was_not_promised_is_kept_after_all(self) -> None:
+        """Given a task that is harder than all before, results of which clearly less was thought tell it from a wrong
+        promise."""
+        problem = informed(_problem(), histories("matching"), [0.2] * 6)
+        assert problem.knowledge is not None
+        first, plain = problem.portfolio[0].configuration, [SPACE.from_unit([0.05, 0.5, 0.5, x]) for x in (0.2, 0.8)]
+        for others, broken in ((8.0, False), (4.0, True)):
+            observed = [Observation(first, 6.0), *(Observation(one, others) for one in plain)]
+            history = Memory().history(problem, observed)
+            assert (problem.knowledge.opinions(history.features)[1:, 0] > 0.0).all()
+            found = verdict(problem.knowledge, history)
+            assert found.beyond
+            assert found.broken == broken
+
+    @pytest.mark.parametrize("values", [(2.0, 3.0, 1.0), (2.0, 1.0, 3.0)])
+    def test_results_near_each_other_count_as_one(self, values: tuple[float, float, float]) -> None:
+        """Given three results, nineteen more beside the last say next to nothing, for or against."""
+        problem = informed(_problem("val_perplexity"), histories("inverted"), [0.2] * 6)
+        assert problem.knowledge is not None
+        two = [problem.portfolio[0].configuration, SPACE.from_unit([0.9, 0.9, 0.9, 0.9])]
+        gates = []
+        for count in (1, 20):
+            near = [SPACE.from_unit([0.6 + 0.001 * number, 0.9, 0.1, 0.9]) for number in range(count)]
+            told = [*values[:2], *[values[2]] * count]
+            observed = [Observation(one, value) for one, value in zip([*two, *near], told, strict=True)]
+            gates.append(gate(problem.knowledge, Memory().history(problem, observed)))
+        assert gates[1] == pytest.approx(gates[0], abs=0.05)

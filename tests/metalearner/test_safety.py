@@ -94,6 +94,39 @@ def test_after_a_broken_promise_all_goes_on_as_if_there_had_been_no_histories(se
     assert runs[1][1:] == runs[0][:-1]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_histories_that_no_level_tests_are_tested_by_a_cold_trial(seed: int) -> None:
+    """Of three histories, inverted ones cost one trial and all else is the cold run; right ones are gone on with."""
+    trials = 12
+    cold = Problem(SPACE, Goal.MINIMIZE, 1, trials, seed, metric="val_loss")
+    runs, origins = [], []
+    for problem in (cold, *(informed(cold, histories(kind)[:3], [0.2] * 3) for kind in ("inverted", "matching"))):
+        assert problem.knowledge is None or problem.knowledge.levels is None
+        observations: list[Observation] = []
+        origins = []
+        for number in range(trials):
+            (proposal,) = propose(problem, observations, [], 1, index=number, effort=Effort.FAST)
+            observations.append(Observation(proposal.configuration, loss(proposal.configuration, 0, 0)))
+            origins.append(proposal.origin)
+        runs.append([one.configuration for one in observations])
+    assert runs[1][1:] == runs[0][:-1]
+    assert runs[2][1] == runs[0][0]
+    assert origins[:7].count("portfolio") == 5
+
+
+def test_a_task_that_is_harder_than_all_before_gets_its_portfolio_back() -> None:
+    """Given losses beyond all that was ever measured, the cold trials after the first tell that it was good."""
+    problem = informed(Problem(SPACE, Goal.MINIMIZE, 1, 10, 0, metric="val_loss"), histories("matching"), [0.2] * 6)
+    observations: list[Observation] = []
+    origins = []
+    for number in range(8):
+        (proposal,) = propose(problem, observations, [], 1, index=number)
+        observations.append(Observation(proposal.configuration, 10.0 + loss(proposal.configuration, 0, 0)))
+        origins.append(proposal.origin)
+    assert origins[:2] == ["portfolio", "quasirandom"]
+    assert origins[2:].count("portfolio") >= 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_tasks_end_worse(kind: Spoiled) -> None:

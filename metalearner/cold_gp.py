@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import logsumexp
 
 from foretune.metrics import Goal
 from metalearner import gp
@@ -34,14 +35,18 @@ class GPSettings:
     growth: float
     """The kernel is fitted anew whenever the observations have grown by this factor."""
     iterations: int
+    kernels: int = 1
+    """Expected improvement is averaged over so many that the results leave possible, while there are few results."""
     prior: gp.Prior = field(default_factory=gp.Prior)
 
 
 SETTINGS: dict[Effort, GPSettings] = {
     Effort.FAST: GPSettings(SearchPlan(96, 96, 2, 2, 16), points=96, growth=1.15, iterations=15),
-    Effort.THOROUGH: GPSettings(SearchPlan(200, 200, 3, 3, 24), points=256, growth=1.0, iterations=60),
+    Effort.THOROUGH: GPSettings(SearchPlan(200, 200, 3, 3, 24), points=256, growth=1.0, iterations=60, kernels=12),
 }
 _INCUMBENTS = 5
+_FEW = 64
+"""With more results the kernel is as good as known."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,20 @@ def surrogate(history: History, memory: Memory, settings: GPSettings) -> Surroga
     return Surrogate(
         history.encoding, posterior, scale, history.rows[places[order[:_INCUMBENTS]]], float(expected[order[0]])
     )
+
+
+def _posteriors(model: Surrogate, history: History, settings: GPSettings) -> list[gp.Posterior]:
+    """The surrogate's own, and with few results those of other kernels that they leave possible: a single kernel is
+    too sure of itself (Snoek et al. 2012, arXiv 1206.2944, average the acquisition by slice sampling).
+    """
+    seen = len(history)
+    if settings.kernels == 1 or seen > _FEW:
+        return [model.posterior]
+    places, _, scores = chosen(history, seen, settings.points)
+    features, groups = history.features[places], history.encoding.groups
+    generator = np.random.default_rng(seen)
+    kernels = gp.likely(model.posterior.kernel, features, scores, groups, settings.prior, settings.kernels, generator)
+    return [model.posterior, *(gp.condition(one, groups, features, scores) for one in kernels[1:])]
 
 
 def _fitted(history: History, count: int, settings: GPSettings) -> gp.Kernel:
@@ -135,13 +154,18 @@ def suggest(
     `belief`: what an expert's default adds to it.
     """
     model = memory.recall_until_results(("surrogate", settings), lambda: surrogate(history, memory, settings))
-    posterior = model.posterior
+    posteriors = memory.recall_until_results(("posteriors", settings), lambda: _posteriors(model, history, settings))
+    bests = [float(one.fitted().min()) for one in posteriors]
     if pending:  # as if each had turned out as expected (kriging believer)
-        posterior = posterior.believing(model.encoding.features(np.array(pending)))
+        waiting = model.encoding.features(np.array(pending))
+        posteriors = [one.believing(waiting) for one in posteriors]
 
     def acquisition(rows: Array) -> Array:
-        mean, variance = posterior.predict(model.encoding.features(rows))
-        improvement = log_expected_improvement(mean, variance, model.best)
+        features = model.encoding.features(rows)
+        improvements = [
+            log_expected_improvement(*one.predict(features), best) for one, best in zip(posteriors, bests, strict=True)
+        ]
+        improvement = improvements[0] if len(improvements) == 1 else logsumexp(improvements, axis=0)
         return improvement if belief is None else improvement + belief.bonus(rows, len(history))
 
     rows, _ = search(acquisition, model.encoding, model.incumbents, generator, settings.plan)

@@ -22,6 +22,8 @@ from metalearner.arrays import Array, Index
 
 _SQRT5 = math.sqrt(5.0)
 JITTER = 1e-6
+_DIFFERENCE = 1e-3
+_LEAST_PRECISION = 1.0 / 9.0
 
 
 @dataclass(frozen=True)
@@ -132,33 +134,68 @@ def fit(features: Array, targets: Array, groups: Index, prior: Prior, max_iterat
 
     Starts from the prior's mode: the result depends on nothing but the arguments.
     """
-    count = int(groups.max()) + 1
-    length_mean = prior.length_scale_mean + 0.5 * math.log(count)
-    means = np.array([length_mean] * count + [prior.scale_mean, prior.noise_mean])
-    deviations = np.array([prior.length_scale_deviation] * count + [prior.scale_deviation, prior.noise_deviation])
-    start = means.copy()
+    objective = _Objective(features, targets, groups, prior)
+    count = objective.count
+    start = objective.means.copy()
     start[:count] = math.log(0.5) + 0.5 * math.log(count)
-    objective = _Objective(features, targets, groups, means, deviations, prior.mean_variance)
-    bounds = [(-4.0, 8.0)] * count + [(-6.0, 4.0), (math.log(JITTER), 0.5)]
     found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_iterations, "ftol": 1e-6}
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=objective.bounds,
+        options={"maxiter": max_iterations, "ftol": 1e-6},
     )
-    best = found.x
-    return Kernel(np.exp(best[:count]), math.exp(best[count]), math.exp(best[count + 1]), prior.mean_variance)
+    return objective.kernel(found.x)
+
+
+def likely(
+    kernel: Kernel,
+    features: Array,
+    targets: Array,
+    groups: Index,
+    prior: Prior,
+    count: int,
+    generator: np.random.Generator,
+) -> list[Kernel]:
+    """`count` kernels that the outcomes leave possible, `kernel`, the most probable one, the first.
+
+    The others are drawn from Laplace's approximation: the normal distribution around the mode whose precision is the
+    Hessian there, here by central differences of the gradient. Where it is flat they stay within some units.
+    """
+    objective = _Objective(features, targets, groups, prior)
+    mode = objective.logs(kernel)
+    steps = _DIFFERENCE * np.eye(len(mode))
+    rows = [objective(mode + step)[1] - objective(mode - step)[1] for step in steps]
+    hessian = np.array(rows) / (2.0 * _DIFFERENCE)
+    precisions, axes = np.linalg.eigh(0.5 * (hessian + hessian.T))
+    away = generator.standard_normal((count - 1, len(mode))) / np.sqrt(np.maximum(precisions, _LEAST_PRECISION))
+    low, high = np.array(objective.bounds).T
+    return [kernel, *(objective.kernel(np.clip(mode + axes @ one, low, high)) for one in away)]
 
 
 class _Objective:
     """Negative log posterior density of the hyperparameters' logarithms, with its gradient."""
 
-    def __init__(
-        self, features: Array, targets: Array, groups: Index, means: Array, deviations: Array, mean_variance: float
-    ) -> None:
+    def __init__(self, features: Array, targets: Array, groups: Index, prior: Prior) -> None:
         self._features = features
         self._targets = targets
         self._groups = groups
-        self._means = means
-        self._deviations = deviations
-        self._mean_variance = mean_variance
+        self._mean_variance = prior.mean_variance
+        self.count = count = int(groups.max()) + 1
+        length_mean = prior.length_scale_mean + 0.5 * math.log(count)
+        self.means = np.array([length_mean] * count + [prior.scale_mean, prior.noise_mean])
+        self._deviations = np.array(
+            [prior.length_scale_deviation] * count + [prior.scale_deviation, prior.noise_deviation]
+        )
+        self.bounds = [(-4.0, 8.0)] * count + [(-6.0, 4.0), (math.log(JITTER), 0.5)]
+
+    def kernel(self, logs: Array) -> Kernel:
+        scale, noise = np.exp(logs[self.count :]).tolist()
+        return Kernel(np.exp(logs[: self.count]), scale, noise, self._mean_variance)
+
+    def logs(self, kernel: Kernel) -> Array:
+        return np.log([*kernel.length_scales, kernel.scale, kernel.noise])
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
         count = len(logs) - 2
@@ -168,7 +205,7 @@ class _Objective:
         decay = scale * np.exp(-distances)
         kernel = decay * (1.0 + distances + distances**2 / 3.0)
         factor, failed = dpotrf(_with_diagonal(kernel + self._mean_variance, noise + JITTER), lower=1, overwrite_a=1)
-        penalty = (logs - self._means) / self._deviations
+        penalty = (logs - self.means) / self._deviations
         if failed:
             return 1e10, np.zeros_like(logs)
         inverse, _ = dpotri(factor, lower=1)

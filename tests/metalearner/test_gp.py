@@ -60,8 +60,7 @@ def test_believing_is_conditioning_on_what_is_expected() -> None:
 
 def test_the_gradient_of_the_fit_is_that_of_finite_differences() -> None:
     features, targets = _data(20)
-    means, deviations = np.zeros(5), np.ones(5)
-    objective = gp._Objective(features, targets, np.arange(3), means, deviations, mean_variance=1.0)
+    objective = gp._Objective(features, targets, np.arange(3), gp.Prior())
     at = np.array([-0.5, 0.2, 0.9, 0.3, -3.0])
 
     _, gradient = objective(at)
@@ -80,6 +79,45 @@ def test_a_fit_finds_out_which_dimension_matters() -> None:
 
     assert kernel.length_scales.argmin() == 1
     assert kernel.length_scales[1] < 0.2 * min(kernel.length_scales[0], kernel.length_scales[2])
+
+
+def test_likely_kernels_are_spread_as_the_results_leave_them_open() -> None:
+    """The covariance of the draws is the inverse of the Hessian of the posterior density, here by second differences
+    of its value."""
+    features, targets = _data(40)
+    targets = targets + 0.3 * np.random.default_rng(3).standard_normal(40)  # else the noise lies at its least
+    features, groups, prior = features[:, :2], np.arange(2), gp.Prior()
+    mode = gp.fit(features, targets, groups, prior, 200)
+    objective = gp._Objective(features, targets, groups, prior)
+    drawn = gp.likely(mode, features, targets, groups, prior, 20_001, np.random.default_rng(0))
+    logs = np.array([objective.logs(one) for one in drawn])
+
+    assert drawn[0] is mode
+    steps = 3e-3 * np.eye(4)
+    hessian = np.empty((4, 4))
+    for i, one in enumerate(steps):
+        for j, other in enumerate(steps):
+            corners = [
+                sign * objective(logs[0] + a * one + b * other)[0]
+                for sign, a, b in ((1, 1, 1), (-1, 1, -1), (-1, -1, 1), (1, -1, -1))
+            ]
+            hessian[i, j] = sum(corners) / (4 * 3e-3**2)
+    found, expected = np.cov(logs[1:].T), np.linalg.inv(hessian)
+    sizes = np.sqrt(np.diagonal(expected))
+    np.testing.assert_allclose(found / np.outer(sizes, sizes), expected / np.outer(sizes, sizes), atol=0.08)
+
+
+def test_likely_kernels_differ_less_the_more_is_known() -> None:
+    spreads = []
+    for count in (6, 60):
+        features, targets = _data(count)
+        kernel = gp.fit(features, targets, np.arange(3), gp.Prior(), 60)
+        drawn = gp.likely(kernel, features, targets, np.arange(3), gp.Prior(), 12, np.random.default_rng(1))
+        queries = np.random.default_rng(2).random((50, 3))
+        means = [gp.condition(one, np.arange(3), features, targets).predict(queries)[0] for one in drawn]
+        assert np.isfinite(means).all()
+        spreads.append(float(np.std(means, axis=0).mean()))
+    assert spreads[1] < 0.5 * spreads[0]
 
 
 def test_identical_points_do_not_break_the_factorisation() -> None:

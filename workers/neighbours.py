@@ -53,9 +53,9 @@ def neighbours(database: Database, payload: JsonObject) -> JsonObject:
         # As the history's own network sees it.
         similarity, distance = (float(values[place]) for values in nearness[one.task.network])
         if similarity > 0.0:
-            found.append((-similarity, one.reference, _described(said, one, row, similarity, distance)))
-    found.sort(key=lambda item: item[:2])
-    items: list[JsonValue] = [item for *_, item in found[:limit]]
+            found.append((similarity, distance, one, row))
+    found.sort(key=lambda item: (-item[0], item[2].reference))
+    items: list[JsonValue] = [_described(said, one, row, *near) for *near, one, row in found[:limit]]
     space = "learned" if isinstance(likeness, SpaceLikeness) else "features"
     return {"space": space, "considered": len(candidates), "neighbours": items}
 

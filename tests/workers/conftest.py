@@ -26,12 +26,15 @@ from service.db.tables import measurements as measurement_table
 from service.db.tables import trials as trial_table
 from service.settings import settings
 from service.usecases import events, experiments, trials
+from tests.service.usecases.conftest import World
 from workers.parsing import publish_builtins
 from workers.process import WorkerProcess
 from workers.shift import Shift
 from workers.training import warm_up
 
 if TYPE_CHECKING:
+    import asyncio
+
     from tests.conftest import Project
 
 SMALL: JsonObject = {
@@ -167,6 +170,16 @@ class Bench:
         query = select(trial_table.c.checkpoint["artifact"].astext).where(trial_table.c.checkpoint.is_not(None))
         with self.database.transaction() as tx:
             return set(tx.connection.execute(query).scalars())
+
+
+@pytest.fixture
+def world(database: Database, bus: Bus, runner: asyncio.Runner, project: Project) -> World:
+    return World(database, bus, runner, project.id)
+
+
+@pytest.fixture
+def process(database: Database, bus: Bus, artifacts: ArtifactStore) -> WorkerProcess:
+    return WorkerProcess("wrk_test", database, bus, artifacts)
 
 
 @pytest.fixture

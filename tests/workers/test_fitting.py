@@ -24,28 +24,13 @@ from workers.process import WorkerProcess
 from workers.recommending import TaskRecommendations
 
 if TYPE_CHECKING:
-    import asyncio
-
     from foretune.wire.histories import MetaLearner
-    from service.artifacts import ArtifactStore
-    from service.bus import Bus
-    from service.db.session import Database
     from tests.conftest import Project
 
 SPACE: list[JsonValue] = [
     {"name": "lr", "type": "float", "low": 1e-4, "high": 1.0, "log": True},
     {"name": "width", "type": "int", "low": 16, "high": 512, "log": True},
 ]
-
-
-@pytest.fixture
-def world(database: Database, bus: Bus, runner: asyncio.Runner, project: Project) -> World:
-    return World(database, bus, runner, project.id)
-
-
-@pytest.fixture
-def process(database: Database, bus: Bus, artifacts: ArtifactStore) -> WorkerProcess:
-    return WorkerProcess("wrk_test", database, bus, artifacts)
 
 
 def remember(world: World, first: int, count: int, *, inverted: bool = False) -> None:

@@ -11,7 +11,6 @@ from foretune.errors import NotFound
 from foretune.ids import new_id
 from foretune.wire.datasets import Dataset, DatasetState, PendingDataset, Task
 from service.artifacts import ArtifactStore
-from service.db.session import Database
 from service.usecases import datasets
 from service.usecases.datasets import Upload, parsed_key, upload_key
 from workers.datasets import dataset as canonical
@@ -20,15 +19,9 @@ from workers.parsing import parse_dataset, publish_builtins
 from workers.process import WorkerProcess
 
 if TYPE_CHECKING:
-    from service.bus import Bus
     from tests.conftest import Project
 
 ROWS = b"a,b,label\n" + b"".join(b"%d,%d,%s\n" % (n, n * n, b"xy"[n % 2 : n % 2 + 1]) for n in range(40))
-
-
-@pytest.fixture
-def process(database: Database, bus: Bus, artifacts: ArtifactStore) -> WorkerProcess:
-    return WorkerProcess("wrk_test", database, bus, artifacts)
 
 
 def upload(process: WorkerProcess, project: Project, content: bytes, name: str = "mine") -> str:

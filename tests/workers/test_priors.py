@@ -32,11 +32,6 @@ FEATURES: JsonObject = {"rows": 1000, "classes": 3, "modality": "image"}
 
 
 @pytest.fixture
-def world(database: Database, bus: Bus, runner: asyncio.Runner, project: Project) -> World:
-    return World(database, bus, runner, project.id)
-
-
-@pytest.fixture
 def strangers(database: Database, bus: Bus, runner: asyncio.Runner, other_project: Project) -> World:
     return World(database, bus, runner, other_project.id)
 

@@ -28,25 +28,9 @@ from workers.proposals import Proposals
 from workers.recommending import TaskRecommendations
 
 if TYPE_CHECKING:
-    import asyncio
-
     from foretune.wire.histories import FittedVersion
-    from service.artifacts import ArtifactStore
-    from service.bus import Bus
-    from service.db.session import Database
-    from tests.conftest import Project
 
 HISTORIES, FAMILIES = families(14, 3)
-
-
-@pytest.fixture
-def world(database: Database, bus: Bus, runner: asyncio.Runner, project: Project) -> World:
-    return World(database, bus, runner, project.id)
-
-
-@pytest.fixture
-def process(database: Database, bus: Bus, artifacts: ArtifactStore) -> WorkerProcess:
-    return WorkerProcess("wrk_test", database, bus, artifacts)
 
 
 def remember(world: World, told: list[TaskHistory], names: list[str]) -> None:

@@ -184,7 +184,7 @@ def bus(servers: Servers, environment: None, runner: asyncio.Runner) -> Iterator
         connection.flushall()
     made = Bus(servers.redis_url)
     yield made
-    runner.run(made.close())
+    made.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from foretune.errors import ForetuneError, Unauthenticated
@@ -75,9 +74,9 @@ class KeyCheck:
         await self._app(scope, receive, send)
 
 
-def caller_of(request: Request) -> Presented:
+def presented_in(scope: Scope) -> Presented:
     """Who made this call; it has passed the KeyCheck."""
-    presented = request.scope[_CALLER]
+    presented = scope[_CALLER]
     assert isinstance(presented, Presented)
     return presented
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from foretune.errors import ForetuneError, IdempotencyConflict
-from service.api.auth import Presented, caller_of
+from service.api.auth import Presented, presented_in
 from service.api.parts import Parts
 from service.bus import Bus
 from service.db.session import Database, Transaction
@@ -24,11 +24,12 @@ _log = structlog.get_logger(__name__)
 Work: TypeAlias = Callable[[Transaction], BaseModel]
 """A use case with everything but its transaction."""
 
+LONGEST_IDEMPOTENCY_KEY = 255
 IdempotencyKey = Annotated[
     str | None,
     Header(
         min_length=1,
-        max_length=255,
+        max_length=LONGEST_IDEMPOTENCY_KEY,
         description="Any string, new for each request: the same key with the same body gets the first answer again, "
         "for a day; with another body 409.",
         examples=["0b7e6c1a5f7d4b6f"],
@@ -128,7 +129,7 @@ def replay(once: Once, remembered: Remembered, secret: str | None = None) -> Res
 
 
 async def _this_call(request: Request) -> Call:
-    return Call(request.app.state.parts, caller_of(request))
+    return Call(request.app.state.parts, presented_in(request.scope))
 
 
 async def _this_call_once(request: Request, idempotency_key: IdempotencyKey = None) -> Call:
@@ -136,7 +137,7 @@ async def _this_call_once(request: Request, idempotency_key: IdempotencyKey = No
     if idempotency_key is not None:
         mark = idempotency.fingerprint(request.method, request.url.path, await request.body())
         once = Once(idempotency_key, mark)
-    return Call(request.app.state.parts, caller_of(request), once)
+    return Call(request.app.state.parts, presented_in(request.scope), once)
 
 
 ThisCall = Annotated[Call, Depends(_this_call)]

@@ -53,7 +53,7 @@ class Parts:
             await self._ending
         self._threads.shutdown(wait=True, cancel_futures=True)
         self.readings.close()
-        await self.bus.close()
+        self.bus.close()
         self.database.close()
 
     async def in_thread(

@@ -24,8 +24,9 @@ NO_EVENTS = "foretune:events:"
 """The channel of no experiment."""
 
 
-def reply_key(call_id: str) -> str:
-    return f"foretune:reply:{call_id}"
+def reply_key(process: str) -> str:
+    """Where the replies to one process's calls go."""
+    return f"foretune:replies:{process}"
 
 
 def event_channel(experiment_id: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TypeAlias
 
 import redis
 from redis.connection import ConnectionInterface
 
 _AFTER_FAILURE_S = 0.5
+Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 class OneWay:
@@ -28,13 +30,14 @@ class OneWay:
         """Whether `send` would go out at once; otherwise it connects first."""
         return self._connection is not None
 
-    def send(self, *command: str | bytes | int) -> None:
-        """Raises redis.RedisError when Redis is away."""
+    def send(self, *commands: Command) -> None:
+        """Sends them together. Raises redis.RedisError when Redis is away."""
         with self._lock:
             connection = self._open()
             try:
                 # A health check would wait for an answer.
-                connection.send_command(*command, check_health=False)  # type: ignore[no-untyped-call]
+                packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
+                connection.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
             except (redis.RedisError, OSError):
                 self._close()
                 raise

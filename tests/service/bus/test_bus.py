@@ -144,10 +144,10 @@ class TestCalls:
     def test_a_connection_closed_meanwhile_is_noticed_before_it_is_used(self, servers: Servers, bus: Bus) -> None:
         with redis.Redis.from_url(servers.redis_url) as client:
             one_way = OneWay(client)
-            one_way.send("RPUSH", "list", b"1")
+            one_way.send(("RPUSH", "list", b"1"))
             client.client_kill_filter(_type="normal", skipme=True)
-            one_way.send("RPUSH", "list", b"2")
-            one_way.send("RPUSH", "list", b"3")
+            one_way.send(("RPUSH", "list", b"2"))
+            one_way.send(("RPUSH", "list", b"3"))
             while client.llen("list") < 3:
                 time.sleep(0.01)
             assert client.lrange("list", 0, -1) == [b"1", b"2", b"3"]

@@ -15,6 +15,7 @@ from foretune.errors import ForetuneError, IdempotencyConflict
 from service.api.auth import Presented, presented_in
 from service.api.parts import Parts
 from service.bus import Bus
+from service.db.ledger import Ledger
 from service.db.session import Database, Transaction
 from service.usecases import idempotency
 from service.usecases.idempotency import Once, Remembered
@@ -65,6 +66,11 @@ class Call:
     async def write(self, work: Work, status: int = 200) -> Response:
         """The work's result as JSON, committed before it leaves. With an Idempotency-Key the work is done once."""
         return await self.parts.in_thread(self._write, work, status)
+
+    async def report(self, trial_id: str, work: Callable[[Ledger], BaseModel]) -> Response:
+        """The work's result as JSON, committed before it leaves, together with what others do to the experiment."""
+        done = self.parts.ledgers.on_trial(self.project, trial_id, lambda ledger: encode(work(ledger)))
+        return json_answer(await done)
 
     async def delete(self, work: Callable[[Transaction], list[str]]) -> Response:
         """204, after the commit and after the artifacts are gone whose keys the work names."""

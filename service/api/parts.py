@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 from service.artifacts import ArtifactStore
 from service.bus import Bus, EventWaker
+from service.db.ledger_batches import LedgerBatches
 from service.db.session import Database
 from service.settings import Settings
 from service.usecases.health import Readings
@@ -33,6 +34,7 @@ class Parts:
         """Streams end when this is set."""
         self._ending: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(settings.foretune_threads, "api")
+        self.ledgers = LedgerBatches(self.database, self._threads, self.bus.publish)
 
     async def start(self) -> None:
         # One pool for all blocking work, also for what goes through `asyncio.to_thread`: each thread of it may hold

@@ -18,5 +18,6 @@ router = APIRouter(prefix="/v1/experiments", tags=["trials"], route_class=Strict
 @router.post("/{experiment_id}/suggestions", response_model=Suggestions, responses=problems(404, 409))
 async def suggest_trials(call: OnceCall, experiment_id: ExperimentId, request: SuggestionRequest) -> Response:
     """Leases trials to the caller: freed ones first, then new proposals that have seen every result told so far."""
-    found = await suggestions.suggest(call.database, call.bus, call.project, experiment_id, request, call.once)
+    ledgers, bus = call.parts.ledgers, call.bus
+    found = await suggestions.suggest(call.database, ledgers, bus, call.project, experiment_id, request, call.once)
     return json_answer(encode(found))

@@ -29,19 +29,19 @@ router = APIRouter(prefix="/v1", tags=["trials"], route_class=StrictRoute)
 @router.post("/trials/{trial_id}/measurements", response_model=MeasurementsAnswer, responses=problems(404, 409))
 async def record_measurements(call: ThisCall, trial_id: TrialId, request: MeasurementsRequest) -> Response:
     """Reports epochs of a trial, extends its lease, and answers whether to go on. Repeating an epoch is harmless."""
-    return await call.write(lambda tx: reports.record(tx, call.bus, call.project, trial_id, request))
+    return await call.report(trial_id, lambda ledger: reports.record(ledger, call.bus, trial_id, request))
 
 
 @router.post("/trials/{trial_id}/heartbeat", response_model=HeartbeatAnswer, responses=problems(404, 409))
 async def extend_lease(call: ThisCall, trial_id: TrialId, request: HeartbeatRequest) -> Response:
     """Extends the lease of a trial whose epochs are long."""
-    return await call.write(lambda tx: reports.heartbeat(tx, call.project, trial_id, request))
+    return await call.report(trial_id, lambda ledger: reports.heartbeat(ledger, trial_id, request))
 
 
 @router.post("/trials/{trial_id}/complete", response_model=Trial, responses=problems(404, 409))
 async def complete_trial(call: ThisCall, trial_id: TrialId, request: CompleteRequest) -> Response:
     """Ends a trial: with its final value, or with an outcome and a reason."""
-    return await call.write(lambda tx: reports.complete(tx, call.bus, call.project, trial_id, request))
+    return await call.report(trial_id, lambda ledger: reports.complete(ledger, trial_id, request))
 
 
 @router.get("/experiments/{experiment_id}/trials", response_model=Page[Trial], responses=problems(404))

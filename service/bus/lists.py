@@ -1,7 +1,7 @@
 """A connection of its own that waits for what comes to a list.
 
 redis-py's client takes more processor time for one BLMPOP than a desk takes to read the calls that it brings: it keeps
-retries, metrics and a pool for every command. Here is one command on one connection, which is opened anew when it broke.
+retries, metrics and a pool for every command. Here is one command on one connection, opened anew when it broke.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ class ListReader:
         self._connection: ConnectionInterface | None = None
 
     def take(self, wait_s: float, most: int) -> list[bytes]:
-        """Up to `most` entries, as soon as there is one; none when none comes within `wait_s`. Raises redis.RedisError."""
+        """Up to `most` entries, as soon as there is one; none when none comes within `wait_s`.
+
+        Raises redis.RedisError.
+        """
         connection = self._connection
         try:
             if connection is None:

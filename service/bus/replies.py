@@ -24,8 +24,8 @@ _AFTER_FAILURE_S = 0.2
 class Replies:
     """Futures for the replies to calls, by the number of the call.
 
-    The thread starts with the first call. When Redis goes away, whatever was waited for may be lost with it: all futures
-    end at once, so that their callers give the answer that they have for this case.
+    The thread starts with the first call. When Redis goes away, whatever was waited for may be lost with it: all
+    futures end at once, so that their callers give the answer that they have for this case.
     """
 
     def __init__(self, client: redis.Redis) -> None:

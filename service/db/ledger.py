@@ -24,7 +24,7 @@ from service.db import experiments as experiment_rows
 from service.db import ledger_statements as sql
 from service.db import trials as trial_rows
 from service.db.experiments import StoredExperiment
-from service.db.session import Transaction
+from service.db.session import Statement, Transaction
 from service.db.trials import StoredTrial
 
 _Stored = TypeVar("_Stored", StoredTrial, StoredExperiment)
@@ -50,19 +50,34 @@ class Ledger:
         self._changed: dict[str, StoredTrial] = {}
         self._measured: list[dict[str, object]] = []
         self._answered: list[dict[str, object]] = []
-        self._read: StoredTrial | None = None
-        """A trial that was locked and read with the experiment, until it changes."""
+        self.known: dict[str, StoredTrial] = {}
+        """By id, the trials that were read with the experiment, changed or made: each as it will be written."""
+        self.notes = 0
+        """How much was noted so far: as long as it stays the same, nothing was."""
 
     @classmethod
-    def of_experiment(cls, tx: Transaction, experiment_id: str, *, project: str | None, wake: Wake | None) -> Ledger:
-        """Locks the experiment. `project` None: a worker asks. Raises NotFound."""
-        statement = sql.LOCK if project is None else sql.LOCK_IN_PROJECT
-        found = tx.rows(statement, {"id": experiment_id, "project": project})
+    def of_experiment(
+        cls, tx: Transaction, experiment_id: str, *, project: str | None, wake: Wake | None, reads: Sequence[str] = ()
+    ) -> Ledger:
+        """Locks the experiment, and reads those of the trials `reads` that belong to it. `project` None: a worker asks.
+
+        Raises NotFound.
+        """
+        lock = sql.LOCK if project is None else sql.LOCK_IN_PROJECT
+        parameters: dict[str, object] = {"id": experiment_id, "project": project, "trials": list(reads)}
+        trials: list[tuple[object, ...]] = []
+        if reads:
+            # Each statement sees what was committed when it began: the second one after the lock.
+            found, trials = tx.rows_of(Statement(lock, parameters), Statement(sql.TRIALS, parameters))
+        else:
+            found = tx.rows(lock, parameters)
         if not found:
             raise NotFound(f"there is no experiment {experiment_id!r}")
         now, *columns = found[0]
         assert isinstance(now, datetime)
-        return cls(tx, experiment_rows.from_values(columns), wake, now)
+        ledger = cls(tx, experiment_rows.from_values(columns), wake, now)
+        ledger.known = {trial.id: trial for trial in map(trial_rows.from_values, trials)}
+        return ledger
 
     @classmethod
     def of_trial(cls, tx: Transaction, trial_id: str, *, project: str | None, wake: Wake | None) -> Ledger:
@@ -75,7 +90,7 @@ class Ledger:
         assert isinstance(now, datetime)
         split = len(experiment_rows.COLUMNS)
         ledger = cls(tx, experiment_rows.from_values(columns[:split]), wake, now)
-        ledger._read = trial_rows.from_values(columns[split:])
+        ledger.known = {trial_id: trial_rows.from_values(columns[split:])}
         return ledger
 
     def __enter__(self) -> Ledger:
@@ -93,6 +108,7 @@ class Ledger:
 
     def change(self, **columns: object) -> None:
         """Changes the experiment."""
+        self.notes += 1
         self.experiment = _replaced(self.experiment, columns)
 
     def event(self, kind: EventType, data: JsonObject) -> int:
@@ -110,9 +126,7 @@ class Ledger:
 
     def trial(self, trial_id: str) -> StoredTrial:
         """Raises NotFound unless the trial belongs to this experiment."""
-        if self._read is not None and self._read.id == trial_id:
-            return self._read
-        found = self.trials([trial_id]).get(trial_id)
+        found = self.known.get(trial_id) or self.trials([trial_id]).get(trial_id)
         if found is None:
             raise NotFound(f"there is no trial {trial_id!r}")
         return found
@@ -128,9 +142,16 @@ class Ledger:
         self._write()
         return trial_rows.in_states(self.tx, self.experiment.id, states, limit=limit)
 
+    def epochs_measured(self, trial_ids: Sequence[str]) -> dict[str, set[int]]:
+        """The epochs that each trial has reported."""
+        self._write()
+        return trial_rows.epochs_measured(self.tx, trial_ids)
+
     def add_trial(self, trial: StoredTrial) -> StoredTrial:
         """Adds a trial that runs at once; the trial as it will be written."""
-        self._made[trial.id] = added = _replaced(trial, {"changed_seq": self.experiment.event_seq})
+        self._made[trial.id] = self.known[trial.id] = added = _replaced(
+            trial, {"changed_seq": self.experiment.event_seq}
+        )
         self.change(trials_created=self.experiment.trials_created + 1)
         self._count(trial.state, +1)
         return added
@@ -141,14 +162,15 @@ class Ledger:
     def add_answer(self, key: str, fingerprint: str, *, status: int, body: str) -> None:
         """Remembers an answer for its Idempotency-Key; the transaction fails when the key has one already."""
         row = {"project_id": self.experiment.project_id, "key": key, "fingerprint": fingerprint}
+        self.notes += 1
         self._answered.append({**row, "status": status, "body": body})
 
     def update_trial(self, trial: StoredTrial, **columns: object) -> StoredTrial:
         """Changes a trial; the trial as it will be written."""
         updated = _replaced(trial, {**columns, "changed_seq": self.experiment.event_seq})
         noted = self._made if trial.id in self._made else self._changed
-        noted[trial.id] = updated
-        self._read = None
+        noted[trial.id] = self.known[trial.id] = updated
+        self.notes += 1
         return updated
 
     def move_trial(self, trial: StoredTrial, target: TrialState, **columns: object) -> StoredTrial:

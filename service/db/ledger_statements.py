@@ -55,6 +55,12 @@ def _lock_with_trial(condition: str) -> bytes:
     """.encode()  # noqa: S608 - names of ours
 
 
+def _trials() -> bytes:
+    """Trials of the experiment, which is locked: nobody but the holder of that lock changes them."""
+    columns = ", ".join(trial_rows.COLUMNS)
+    return f"SELECT {columns} FROM trials WHERE experiment_id = %(id)s AND id = ANY(%(trials)s)".encode()  # noqa: S608
+
+
 def _write(experiment_changes: Sequence[str], *, many: bool) -> bytes:
     """Everything in one statement. The parts refer to nothing of each other: Postgres runs them on one snapshot.
 
@@ -92,5 +98,6 @@ def _assignments(names: Sequence[str]) -> str:
 _OF_PROJECT = "AND e.project_id = %(project)s"
 LOCK, LOCK_IN_PROJECT = _lock(""), _lock(_OF_PROJECT)
 LOCK_TRIAL, LOCK_TRIAL_IN_PROJECT = _lock_with_trial(""), _lock_with_trial(_OF_PROJECT)
+TRIALS = _trials()
 WRITE, WRITE_MANY = _write(RUNNING_CHANGES, many=False), _write(RUNNING_CHANGES, many=True)
 WRITE_ALL = _write(RUNNING_CHANGES + SUBMITTED_CHANGES, many=True)

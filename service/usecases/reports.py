@@ -1,4 +1,7 @@
-"""What the client of an external experiment tells: measurements, signs of life, endings."""
+"""What the client of an external experiment tells: measurements, signs of life, endings.
+
+Each is work on a ledger that has read the trial; what it refuses, it refuses before it notes anything.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,7 @@ from foretune.wire.experiments import Mode, Stopping
 from foretune.wire.trials import CompleteRequest, Decision, HeartbeatRequest, MeasurementsRequest
 from service.bus import Bus
 from service.db import stopping as stopping_rows
-from service.db import trials as trial_rows
 from service.db.ledger import Ledger
-from service.db.session import Transaction
 from service.db.trials import StoredTrial
 from service.settings import settings
 from service.usecases import outcomes
@@ -33,56 +34,51 @@ _ENDINGS = {
 }
 
 
-def record(
-    tx: Transaction, bus: Bus, project: str, trial_id: str, request: MeasurementsRequest
-) -> wire.MeasurementsAnswer:
+def record(ledger: Ledger, bus: Bus, trial_id: str, request: MeasurementsRequest) -> wire.MeasurementsAnswer:
     """Writes a batch of measurements, each epoch once, extends the lease and decides whether to go on.
 
     Raises NotFound, LeaseLost, Conflict `trial_finished`, InvalidRequest for an epoch beyond the budget.
     """
-    with Ledger.of_trial(tx, trial_id, project=project, wake=bus.publish) as ledger:
-        trial = _leased(ledger, trial_id, request.lease)
-        _running(trial)
-        reports = [Measured(one.epoch, one.value, one.seconds, one.metrics) for one in request.measurements]
-        _within_budget(trial, reports)
-        known = _known_epochs(tx, trial, reports)
-        trial = outcomes.measure(ledger, trial, reports, known)
-        if outcomes.finish_experiment_if_due(ledger):
-            return _answer(Decision.STOP, request.lease, ledger.now)
-        expires_at = _expiry(ledger)
-        trial = ledger.update_trial(trial, lease_until=expires_at)
-        decision = _decide(ledger, trial, reports)
-        _ask_for_thresholds(tx, bus, ledger)
+    trial = _leased(ledger, trial_id, request.lease)
+    _running(trial)
+    reports = [Measured(one.epoch, one.value, one.seconds, one.metrics) for one in request.measurements]
+    _within_budget(trial, reports)
+    known = _known_epochs(ledger, trial, reports)
+    trial = outcomes.measure(ledger, trial, reports, known)
+    if outcomes.finish_experiment_if_due(ledger):
+        return _answer(Decision.STOP, request.lease, ledger.now)
+    expires_at = _expiry(ledger)
+    trial = ledger.update_trial(trial, lease_until=expires_at)
+    decision = _decide(ledger, trial, reports)
+    _ask_for_thresholds(bus, ledger)
     return _answer(decision, request.lease, expires_at)
 
 
-def heartbeat(tx: Transaction, project: str, trial_id: str, request: HeartbeatRequest) -> wire.HeartbeatAnswer:
+def heartbeat(ledger: Ledger, trial_id: str, request: HeartbeatRequest) -> wire.HeartbeatAnswer:
     """Extends the lease. Raises NotFound, LeaseLost, Conflict `trial_finished`."""
-    with Ledger.of_trial(tx, trial_id, project=project, wake=None) as ledger:
-        trial = _leased(ledger, trial_id, request.lease)
-        _running(trial)
-        expires_at = _expiry(ledger)
-        ledger.update_trial(trial, lease_until=expires_at)
+    trial = _leased(ledger, trial_id, request.lease)
+    _running(trial)
+    expires_at = _expiry(ledger)
+    ledger.update_trial(trial, lease_until=expires_at)
     return wire.HeartbeatAnswer(lease=wire.Lease(token=request.lease, expires_at=expires_at))
 
 
-def complete(tx: Transaction, bus: Bus, project: str, trial_id: str, request: CompleteRequest) -> wire.Trial:
+def complete(ledger: Ledger, trial_id: str, request: CompleteRequest) -> wire.Trial:
     """Ends a trial. The same ending again, by the same lease, gets the same answer.
 
     Raises NotFound, LeaseLost, Conflict `trial_finished`, InvalidRequest when there is no value to complete with.
     """
-    with Ledger.of_trial(tx, trial_id, project=project, wake=bus.publish) as ledger:
-        trial = _leased(ledger, trial_id, request.lease)
-        state = _ENDINGS[request.outcome]
-        told_to_stop = trial.state is TrialState.STOPPED and state is TrialState.COMPLETED
-        if told_to_stop or (trial.state is state and request.value in (None, trial.value)):
-            return to_wire(trial)
-        _running(trial)
-        if state is TrialState.COMPLETED and request.value is None and trial.value is None:
-            message = "is missing: no measurement with a value was reported; send one, or an outcome with a reason"
-            raise InvalidRequest(f"value {message}", errors=[FieldError(("body", "value"), message)])
-        finished = outcomes.finish_trial(ledger, trial, state, value=request.value, reason=request.reason)
-        outcomes.finish_experiment_if_due(ledger)
+    trial = _leased(ledger, trial_id, request.lease)
+    state = _ENDINGS[request.outcome]
+    told_to_stop = trial.state is TrialState.STOPPED and state is TrialState.COMPLETED
+    if told_to_stop or (trial.state is state and request.value in (None, trial.value)):
+        return to_wire(trial)
+    _running(trial)
+    if state is TrialState.COMPLETED and request.value is None and trial.value is None:
+        message = "is missing: no measurement with a value was reported; send one, or an outcome with a reason"
+        raise InvalidRequest(f"value {message}", errors=[FieldError(("body", "value"), message)])
+    finished = outcomes.finish_trial(ledger, trial, state, value=request.value, reason=request.reason)
+    outcomes.finish_experiment_if_due(ledger)
     return to_wire(finished)
 
 
@@ -110,11 +106,11 @@ def _within_budget(trial: StoredTrial, reports: list[Measured]) -> None:
             raise InvalidRequest(message, errors=[FieldError(("body", "measurements", position, "epoch"), message)])
 
 
-def _known_epochs(tx: Transaction, trial: StoredTrial, reports: list[Measured]) -> set[int]:
+def _known_epochs(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> set[int]:
     """The epochs of the trial that were told before; a report of new ones alone need not ask."""
     if all(report.epoch > trial.epochs for report in reports):
         return set()
-    return trial_rows.epochs_measured(tx, [trial.id])[trial.id]
+    return ledger.epochs_measured([trial.id])[trial.id]
 
 
 def _decide(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> Decision:
@@ -132,7 +128,7 @@ def _decide(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> Deci
     return Decision.STOP
 
 
-def _ask_for_thresholds(tx: Transaction, bus: Bus, ledger: Ledger) -> None:
+def _ask_for_thresholds(bus: Bus, ledger: Ledger) -> None:
     """Has a desk worker compute the stopping thresholds anew, at most once a second for each experiment."""
     experiment_id = ledger.experiment.id
     if ledger.experiment.stopping == Stopping.NONE:
@@ -143,7 +139,7 @@ def _ask_for_thresholds(tx: Transaction, bus: Bus, ledger: Ledger) -> None:
     if len(_asked_for_thresholds) > _REMEMBERED_EXPERIMENTS:
         _asked_for_thresholds.clear()
     _asked_for_thresholds[experiment_id] = now
-    tx.after_commit(lambda: bus.notify("stopping", {"experiment": experiment_id}))
+    ledger.tx.after_commit(lambda: bus.notify("stopping", {"experiment": experiment_id}))
 
 
 def _expiry(ledger: Ledger) -> datetime:

@@ -156,7 +156,7 @@ def report(
     """
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         held = ledger.trials([one.trial_id for one in reports])
-        known = trial_rows.epochs_measured(tx, list(held))
+        known = ledger.epochs_measured(list(held))
         verdicts, kept = {}, set()
         for one in reports:
             trial = held.get(one.trial_id)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from foretune.errors import BudgetExhausted, Conflict, ForetuneError, Unavailable
 from foretune.json_types import JsonObject
@@ -23,6 +24,7 @@ from foretune.wire.experiments import LrSchedule, Mode
 from service.bus import Bus
 from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger
+from service.db.ledger_batches import LedgerBatches
 from service.db.session import Database
 from service.db.trials import StoredTrial
 from service.settings import settings
@@ -48,6 +50,7 @@ class _Plan:
 
 async def suggest(
     database: Database,
+    ledgers: LedgerBatches,
     bus: Bus,
     project: str,
     experiment_id: str,
@@ -63,7 +66,10 @@ async def suggest(
     if request.wait_seconds > 0 and asked.expects_new_trials():
         try:
             proposals = await _proposals(bus, experiment_id, request.count, request.wait_seconds)
-            return await asyncio.to_thread(_accept, asked, proposals, looked=False)
+            granted = await ledgers.on_experiment(
+                project, experiment_id, partial(_grant, asked, proposals, looked=False)
+            )
+            return _answer(asked, granted)
         except Unavailable:
             raise
         except ForetuneError:
@@ -75,7 +81,7 @@ async def suggest(
     proposals = []
     if plan.fresh and request.wait_seconds > 0:
         proposals = await _proposals(bus, experiment_id, plan.fresh, request.wait_seconds)
-    return await asyncio.to_thread(_accept, asked, proposals, looked=True)
+    return await asyncio.to_thread(_accept, asked, proposals)
 
 
 @dataclass(frozen=True)
@@ -150,31 +156,47 @@ def _fallback(experiment: StoredExperiment, count: int) -> list[Proposed]:
     ]
 
 
-def _accept(asked: _Ask, proposals: Sequence[Proposed], *, looked: bool) -> wire.Suggestions:
-    """Leases trials. Unless it was `looked` for, an earlier answer with the same key shows when this one is written."""
-    once = asked.once
+@dataclass(frozen=True)
+class _Granted:
+    """Leased trials, and the experiment as it was left."""
+
+    suggestions: wire.Suggestions
+    experiment: StoredExperiment
+
+
+def _accept(asked: _Ask, proposals: Sequence[Proposed]) -> wire.Suggestions:
+    """Leases trials, unless there is an answer with the same key already."""
     with (
         asked.database.transaction() as tx,
         Ledger.of_experiment(tx, asked.experiment_id, project=asked.project, wake=asked.bus.publish) as ledger,
     ):
-        if looked and once is not None and (answered := idempotency.begin(tx, asked.project, once)) is not None:
+        if asked.once is not None and (answered := idempotency.begin(tx, asked.project, asked.once)) is not None:
             return wire.Suggestions.model_validate_json(answered.body)
-        _check_open(ledger.experiment)
-        over = outcomes.finish_experiment_if_due(ledger)
-        trials = [] if over else _lease(ledger, asked.count, proposals)
-        suggestions = wire.Suggestions(trials=[_suggestion(trial) for trial in trials])
-        if once is not None and trials:
-            body = suggestions.model_dump_json()
-            if looked:
-                idempotency.remember(tx, asked.project, once, status=200, body=body)
-            else:
-                ledger.add_answer(once.key, once.fingerprint, status=200, body=body)
-        ended = ledger.experiment
-    if not trials:
-        # Only after the commit: what just ended the experiment must stay.
-        raise _exhausted(ended)
-    asked.expect_like(ended)
-    return suggestions
+        granted = _grant(asked, proposals, ledger, looked=True)
+    return _answer(asked, granted)
+
+
+def _grant(asked: _Ask, proposals: Sequence[Proposed], ledger: Ledger, *, looked: bool) -> _Granted:
+    """Leases trials. Unless it was `looked` for, an earlier answer with the same key shows when this one is written."""
+    _check_open(ledger.experiment)
+    over = outcomes.finish_experiment_if_due(ledger)
+    trials = [] if over else _lease(ledger, asked.count, proposals)
+    suggestions = wire.Suggestions(trials=[_suggestion(trial) for trial in trials])
+    if asked.once is not None and trials:
+        body = suggestions.model_dump_json()
+        if looked:
+            idempotency.remember(ledger.tx, asked.project, asked.once, status=200, body=body)
+        else:
+            ledger.add_answer(asked.once.key, asked.once.fingerprint, status=200, body=body)
+    return _Granted(suggestions, ledger.experiment)
+
+
+def _answer(asked: _Ask, granted: _Granted) -> wire.Suggestions:
+    """What was granted, once it is committed: what ended the experiment in place of a trial must stay."""
+    if not granted.suggestions.trials:
+        raise _exhausted(granted.experiment)
+    asked.expect_like(granted.experiment)
+    return granted.suggestions
 
 
 def _lease(ledger: Ledger, count: int, proposals: Sequence[Proposed]) -> list[StoredTrial]:

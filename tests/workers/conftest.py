@@ -33,8 +33,6 @@ from workers.shift import Shift
 from workers.training import warm_up
 
 if TYPE_CHECKING:
-    import asyncio
-
     from tests.conftest import Project
 
 SMALL: JsonObject = {
@@ -173,8 +171,8 @@ class Bench:
 
 
 @pytest.fixture
-def world(database: Database, bus: Bus, runner: asyncio.Runner, project: Project) -> World:
-    return World(database, bus, runner, project.id)
+def world(database: Database, bus: Bus, project: Project) -> World:
+    return World(database, bus, project.id)
 
 
 @pytest.fixture

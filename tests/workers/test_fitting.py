@@ -284,7 +284,7 @@ class TestRollBack:
 def test_strangers_have_models_of_their_own(world: World, process: WorkerProcess, other_project: Project) -> None:
     remember(world, 0, 5)
     refit(world, process)
-    theirs = World(world.database, world.bus, world.runner, other_project.id)
+    theirs = World(world.database, world.bus, other_project.id)
     assert described(theirs).version == 0
     with world.database.transaction() as tx, pytest.raises(NotFound):
         fitting.roll_back(tx, other_project.id, 1)

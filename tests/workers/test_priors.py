@@ -18,8 +18,6 @@ from tests.service.usecases.conftest import World
 from workers.proposals import Proposals
 
 if TYPE_CHECKING:
-    import asyncio
-
     from service.bus import Bus
     from service.db.session import Database
     from tests.conftest import Project
@@ -32,8 +30,8 @@ FEATURES: JsonObject = {"rows": 1000, "classes": 3, "modality": "image"}
 
 
 @pytest.fixture
-def strangers(database: Database, bus: Bus, runner: asyncio.Runner, other_project: Project) -> World:
-    return World(database, bus, runner, other_project.id)
+def strangers(database: Database, bus: Bus, other_project: Project) -> World:
+    return World(database, bus, other_project.id)
 
 
 def loss(configuration: JsonObject) -> float:

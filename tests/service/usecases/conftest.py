@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import redis
@@ -23,6 +25,8 @@ from foretune.wire.datasets import Network, Task
 from foretune.wire.experiments import ExperimentRequest
 from foretune.wire.trials import (
     CompleteRequest,
+    HeartbeatAnswer,
+    HeartbeatRequest,
     MeasurementsAnswer,
     MeasurementsRequest,
     Suggestion,
@@ -30,6 +34,8 @@ from foretune.wire.trials import (
     Trial,
 )
 from service.bus import Bus
+from service.db.ledger import Ledger
+from service.db.ledger_batches import LedgerBatches
 from service.db.session import Database
 from service.db.tables import experiments as experiment_table
 from service.db.tables import trials as trial_table
@@ -39,11 +45,20 @@ from service.usecases.datasets import ParsedDataset
 if TYPE_CHECKING:
     from tests.conftest import Project
 
+Answer = TypeVar("Answer")
 SPACE: list[JsonValue] = [
     {"name": "lr", "type": "float", "low": 1e-4, "high": 1.0, "log": True},
     {"name": "layers", "type": "int", "low": 1, "high": 4},
     {"name": "lr_schedule", "type": "schedule"},
 ]
+
+
+@lru_cache(maxsize=1)
+def event_loop() -> asyncio.AbstractEventLoop:
+    """One that runs in a thread of its own until the tests end."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="event-loop", daemon=True).start()
+    return loop
 
 
 @dataclass(frozen=True)
@@ -52,8 +67,16 @@ class World:
 
     database: Database
     bus: Bus
-    runner: asyncio.Runner
     project: str
+
+    def run(self, work: Coroutine[object, object, Answer]) -> Answer:
+        """On the event loop, from any thread, as an API process has many calls on one loop."""
+        return asyncio.run_coroutine_threadsafe(work, event_loop()).result()
+
+    @cached_property
+    def ledgers(self) -> LedgerBatches:
+        """What an API process would hold."""
+        return LedgerBatches(self.database, ThreadPoolExecutor(2, "api"), self.bus.publish)
 
     def submit(self, **changes: JsonValue) -> wire.Experiment:
         """An external experiment; `changes` replace fields of its request."""
@@ -78,20 +101,26 @@ class World:
 
     def ask(self, experiment_id: str, count: int = 1, wait_s: float = 0.0) -> list[Suggestion]:
         request = SuggestionRequest(count=count, wait_seconds=wait_s)
-        asked = suggestions.suggest(self.database, self.bus, self.project, experiment_id, request)
-        return list(self.runner.run(asked).trials)
+        asked = suggestions.suggest(self.database, self.ledgers, self.bus, self.project, experiment_id, request)
+        return list(self.run(asked).trials)
 
     def measure(self, trial_id: str, lease: str, values: Mapping[int, float | None]) -> MeasurementsAnswer:
         """Reports `{epoch: value}`, a second each."""
         reported = [{"epoch": epoch, "value": value, "seconds": 1.0} for epoch, value in values.items()]
         request = MeasurementsRequest.model_validate({"lease": lease, "measurements": reported})
-        with self.database.transaction() as tx:
-            return reports.record(tx, self.bus, self.project, trial_id, request)
+        return self.report(trial_id, lambda ledger: reports.record(ledger, self.bus, trial_id, request))
 
     def complete(self, trial_id: str, lease: str, **fields: JsonValue) -> Trial:
         request = CompleteRequest.model_validate({"lease": lease, **fields})
-        with self.database.transaction() as tx:
-            return reports.complete(tx, self.bus, self.project, trial_id, request)
+        return self.report(trial_id, lambda ledger: reports.complete(ledger, trial_id, request))
+
+    def beat(self, trial_id: str, lease: str) -> HeartbeatAnswer:
+        request = HeartbeatRequest(lease=lease)
+        return self.report(trial_id, lambda ledger: reports.heartbeat(ledger, trial_id, request))
+
+    def report(self, trial_id: str, work: Callable[[Ledger], Answer]) -> Answer:
+        """What a client tells of a trial."""
+        return self.run(self.ledgers.on_trial(self.project, trial_id, work))
 
     def experiment(self, experiment_id: str) -> wire.Experiment:
         with self.database.transaction() as tx:
@@ -213,11 +242,11 @@ def published(database: Database) -> None:
 
 
 @pytest.fixture
-def world(database: Database, bus: Bus, runner: asyncio.Runner, project: Project) -> World:
-    return World(database, bus, runner, project.id)
+def world(database: Database, bus: Bus, project: Project) -> World:
+    return World(database, bus, project.id)
 
 
 @pytest.fixture
-def strangers(database: Database, bus: Bus, runner: asyncio.Runner, other_project: Project) -> World:
+def strangers(database: Database, bus: Bus, other_project: Project) -> World:
     """Another project in the same database."""
-    return World(database, bus, runner, other_project.id)
+    return World(database, bus, other_project.id)

@@ -32,12 +32,12 @@ SHAPE: JsonObject = {
 
 def of_experiment(world: World, experiment_id: str, count: int = 3) -> Recommendations:
     asked = recommendations.for_experiment(world.database, world.bus, world.project, experiment_id, count)
-    return world.runner.run(asked)
+    return world.run(asked)
 
 
 def of_task(world: World, **request: JsonValue) -> Recommendations:
     read = RecommendationRequest.model_validate(request)
-    return world.runner.run(recommendations.for_task(world.database, world.bus, world.project, read))
+    return world.run(recommendations.for_task(world.database, world.bus, world.project, read))
 
 
 def tell(world: World, experiment_id: str, values: list[float | None]) -> list[str]:

@@ -11,7 +11,7 @@ from sqlalchemy import event, insert
 from foretune.errors import Conflict, InvalidRequest, LeaseLost, NotFound
 from foretune.events import EventType
 from foretune.states import ExperimentState, TrialState
-from foretune.wire.trials import Decision, HeartbeatRequest, MeasurementsRequest
+from foretune.wire.trials import Decision, MeasurementsRequest
 from service.db.tables import stopping_thresholds
 from service.usecases import reports, upkeep
 
@@ -45,8 +45,7 @@ class TestMeasurements:
         (trial,) = world.ask(experiment.id)
         measured = [{"epoch": 1, "value": 0.5, "seconds": 2.5, "metrics": {"loss": 1.25}}]
         request = MeasurementsRequest.model_validate({"lease": trial.lease.token, "measurements": measured})
-        with world.database.transaction() as tx:
-            reports.record(tx, world.bus, world.project, trial.id, request)
+        world.report(trial.id, lambda ledger: reports.record(ledger, world.bus, trial.id, request))
         assert world.trial(trial.id).seconds == 2.5
         (told,) = [one for one in world.events(experiment.id) if one.type is EventType.TRIAL_MEASUREMENT]
         assert told.data["metrics"] == {"loss": 1.25}
@@ -116,8 +115,7 @@ class TestLeases:
         (trial,) = world.ask(experiment.id)
         answer = world.measure(trial.id, trial.lease.token, {1: 0.5})
         assert answer.lease.expires_at > trial.lease.expires_at
-        with world.database.transaction() as tx:
-            beat = reports.heartbeat(tx, world.project, trial.id, HeartbeatRequest(lease=trial.lease.token))
+        beat = world.beat(trial.id, trial.lease.token)
         assert beat.lease.expires_at > answer.lease.expires_at
         assert beat.lease.token == trial.lease.token
 

@@ -30,10 +30,10 @@ from foretune.events import EventType
 from foretune.metrics import Goal
 from foretune.states import ExperimentState, TrialState, check_experiment_move, check_trial_move
 from foretune.wire.experiments import BudgetPatch, ExperimentPatch
-from foretune.wire.trials import Decision, HeartbeatRequest
+from foretune.wire.trials import Decision
 from service.db.tables import events, experiments, measurements, trials
 from service.usecases import experiments as usecase
-from service.usecases import reports, upkeep
+from service.usecases import upkeep
 
 if TYPE_CHECKING:
     from tests.service.usecases.conftest import World
@@ -225,8 +225,8 @@ class ExternalExperiment(RuleBasedStateMachine):
     @rule(data=st.data())
     def heartbeat(self, data: st.DataObject) -> None:
         trial, lease = self.pick(data)
-        with self.expecting(self.lease_fault(trial, lease)), self.world.database.transaction() as tx:
-            reports.heartbeat(tx, self.world.project, trial.id, HeartbeatRequest(lease=lease))
+        with self.expecting(self.lease_fault(trial, lease)):
+            self.world.beat(trial.id, lease)
 
     @precondition(lambda self: self.of_state(T.RUNNING))
     @rule(data=st.data())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -154,8 +153,8 @@ class TestOnce:
 
 def ask_once(world: World, experiment_id: str, once: Once) -> Suggestions:
     request = SuggestionRequest(wait_seconds=0)
-    asked = suggestions.suggest(world.database, world.bus, world.project, experiment_id, request, once)
-    return world.runner.run(asked)
+    asked = suggestions.suggest(world.database, world.ledgers, world.bus, world.project, experiment_id, request, once)
+    return world.run(asked)
 
 
 class TestTogether:
@@ -167,9 +166,11 @@ class TestTogether:
             request = SuggestionRequest(count=3, wait_seconds=0)
             given = []
             for _round in range(4):
-                asked = suggestions.suggest(world.database, world.bus, world.project, experiment.id, request)
+                asked = suggestions.suggest(
+                    world.database, world.ledgers, world.bus, world.project, experiment.id, request
+                )
                 try:
-                    given += [trial.id for trial in asyncio.run(asked).trials]
+                    given += [trial.id for trial in world.run(asked).trials]
                 except BudgetExhausted:
                     break
             return given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
 from collections import Counter
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 def ask(world: World, experiment_id: str, count: int) -> list[tuple[str, str]]:
     request = SuggestionRequest(count=count, wait_seconds=0)
-    asked = suggestions.suggest(world.database, world.bus, world.project, experiment_id, request)
-    return [(trial.id, trial.lease.token) for trial in asyncio.run(asked).trials]
+    asked = suggestions.suggest(world.database, world.ledgers, world.bus, world.project, experiment_id, request)
+    return [(trial.id, trial.lease.token) for trial in world.run(asked).trials]
 
 
 def client(world: World, experiment_id: str, seed: int) -> list[tuple[str, float]]:

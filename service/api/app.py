@@ -66,6 +66,12 @@ _HOT = (
 """The endpoints that ask/tell loops call for every trial and epoch."""
 
 
+def hot_routes() -> list[APIRoute]:
+    """Their routes."""
+    routes = (*trials.router.routes, *suggestions.router.routes)
+    return [route for route in routes if isinstance(route, APIRoute) and route.endpoint in _HOT]
+
+
 class Application(FastAPI):
     """FastAPI, and before it the short way to the hot endpoints."""
 
@@ -111,8 +117,6 @@ def create_app(settings: Settings) -> FastAPI:
     problems.register(app)
     for router in _ROUTERS:
         app.include_router(router)
-    routes = (*trials.router.routes, *suggestions.router.routes)
-    hot = [route for route in routes if isinstance(route, APIRoute) and route.endpoint in _HOT]
-    app.direct = Direct(app.whole, hot)
+    app.direct = Direct(app.whole, hot_routes())
     app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]
     return app

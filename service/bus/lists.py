@@ -34,7 +34,7 @@ class ListReader:
             # A health check would wait for an answer of its own.
             command = ("BLMPOP", wait_s, 1, self._key, "LEFT", "COUNT", most)
             connection.send_command(*command, check_health=False)  # type: ignore[no-untyped-call]
-            taken = connection.read_response(timeout=wait_s + _GRACE_S)  # type: ignore[no-untyped-call]
+            taken = connection.read_response(timeout=wait_s + _GRACE_S)
         except (redis.RedisError, OSError):
             self.close()
             raise

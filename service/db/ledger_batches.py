@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from foretune.errors import ForetuneError, Unavailable
 from service.db.ledger import Ledger, Wake
-from service.db.session import Database
+from service.db.session import Database, Transaction
 
 _T = TypeVar("_T")
 Work = Callable[[Ledger], _T]
@@ -43,7 +43,7 @@ class _Job(Generic[_T]):
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of a job, and which trials it showed to belong to which experiment."""
+    """What became of a job: its result or its error."""
 
     result: object = None
     error: BaseException | None = None
@@ -75,14 +75,15 @@ class LedgerBatches:
         return await self._do(_Key(project, experiment_id, None if experiment_id else trial_id), work, trial_id)
 
     async def _do(self, key: _Key, work: Work[_T], trial_id: str | None) -> _T:
-        job = _Job(work, trial_id, asyncio.get_running_loop().create_future())
+        done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        job = _Job(work, trial_id, done)
         waiting = self._waiting.get(key)
         if waiting is not None:
             waiting.append(job)
         else:
             self._waiting[key] = []
             self._start(key, [job])
-        return await job.done
+        return await done
 
     def _start(self, key: _Key, jobs: Sequence[_Job[Any]]) -> None:
         loop = asyncio.get_running_loop()
@@ -143,7 +144,7 @@ class LedgerBatches:
             return _Outcome(error=error)
         return _Outcome(result)
 
-    def _ledger_of(self, tx: Any, key: _Key, job: _Job[Any]) -> Ledger:
+    def _ledger_of(self, tx: Transaction, key: _Key, job: _Job[Any]) -> Ledger:
         if job.trial_id is not None:
             return Ledger.of_trial(tx, job.trial_id, project=key.project, wake=self._wake)
         assert key.experiment_id is not None

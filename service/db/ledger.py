@@ -215,19 +215,19 @@ class Ledger:
     def _statement(self) -> tuple[bytes, Mapping[str, object]]:
         """What writes all that was noted."""
         then, now = self._written, self.experiment
-        work_alone = all(getattr(now, name) is getattr(then, name) for name in sql.SUBMITTED_CHANGES)
-        one = work_alone and len(self._changed) <= 1
+        submitted = any(getattr(now, name) is not getattr(then, name) for name in sql.SUBMITTED_CHANGES)
         changed = [_columns(trial, sql.CHANGED_TRIAL) for trial in self._changed.values()]
-        experiment = _columns(now, ["id", *sql.RUNNING_CHANGES, *(() if work_alone else sql.SUBMITTED_CHANGES)])
-        parameters = {
-            "made": _json(list(self._made.values())),
-            "changed": _json(changed) if not one else _json(changed[0]) if changed else None,
-            "measured": _json(self._measured),
-            "told": _json(self._events),
-            "answered": _json(self._answered),
-            "experiment": _json(experiment),
+        noted: dict[str, object] = {
+            "made": list(self._made.values()),
+            "changed": changed[0] if len(changed) == 1 else None,
+            "changed_many": changed if len(changed) > 1 else None,
+            "measured": self._measured,
+            "told": self._events,
+            "answered": self._answered,
         }
-        return sql.WRITE if one else sql.WRITE_MANY if work_alone else sql.WRITE_ALL, parameters
+        parts = {name: _json(notes) for name, notes in noted.items() if notes}
+        names = ["id", *sql.RUNNING_CHANGES, *(sql.SUBMITTED_CHANGES if submitted else ())]
+        return sql.write(frozenset(parts), submitted=submitted), {**parts, "experiment": _json(_columns(now, names))}
 
 
 def _replaced(stored: _Stored, columns: Mapping[str, object]) -> _Stored:

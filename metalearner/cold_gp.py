@@ -21,6 +21,7 @@ from metalearner.encoding import Encoding
 from metalearner.expert import Belief
 from metalearner.memory import History, Memory
 from metalearner.outcomes import Scale, prediction, warp
+from metalearner.sameness import Sameness, sameness
 from metalearner.search import SearchPlan, search
 from metalearner.values import Effort, Prediction
 
@@ -59,6 +60,8 @@ class Surrogate:
     incumbents: Array  # (k, D), the best first
     best: float
     """Least expected score among the observations."""
+    same: Sameness | None
+    """Where trials would tell again what is known; None where no results are the same."""
 
 
 def milestone(seen: int, growth: float) -> int:
@@ -87,7 +90,12 @@ def surrogate(history: History, memory: Memory, settings: GPSettings) -> Surroga
     expected = posterior.fitted()
     order = np.argsort(expected, kind="stable")
     return Surrogate(
-        history.encoding, posterior, scale, history.rows[places[order[:_INCUMBENTS]]], float(expected[order[0]])
+        history.encoding,
+        posterior,
+        scale,
+        history.rows[places[order[:_INCUMBENTS]]],
+        float(expected[order[0]]),
+        sameness(history.features[places], history.losses[places]),
     )
 
 
@@ -156,6 +164,7 @@ def suggest(
     model = memory.recall_until_results(("surrogate", settings), lambda: surrogate(history, memory, settings))
     posteriors = memory.recall_until_results(("posteriors", settings), lambda: _posteriors(model, history, settings))
     bests = [float(one.fitted().min()) for one in posteriors]
+    waiting = None
     if pending:  # as if each had turned out as expected (kriging believer)
         waiting = model.encoding.features(np.array(pending))
         posteriors = [one.believing(waiting) for one in posteriors]
@@ -166,6 +175,8 @@ def suggest(
             log_expected_improvement(*one.predict(features), best) for one, best in zip(posteriors, bests, strict=True)
         ]
         improvement = improvements[0] if len(improvements) == 1 else logsumexp(improvements, axis=0)
+        if model.same is not None:
+            improvement = improvement + model.same.log_news(features, waiting)
         return improvement if belief is None else improvement + belief.bonus(rows, len(history))
 
     rows, _ = search(acquisition, model.encoding, model.incumbents, generator, settings.plan)

@@ -56,7 +56,7 @@ class Kernel:
 
     def between(self, left: Array, right: Array) -> Array:
         """Prior covariances, noise not included, of scaled features: (m, P), (n, P) -> (m, n)."""
-        covariances = _matern(_squared_distances(left, right), self.scale)
+        covariances = _matern(squared_distances(left, right), self.scale)
         covariances += self.mean_variance
         return covariances
 
@@ -201,7 +201,7 @@ class _Objective:
         count = len(logs) - 2
         scale, noise = math.exp(logs[count]), math.exp(logs[count + 1])
         points = self._features * np.exp(-logs[:count])[self._groups]
-        distances = np.sqrt(5.0 * _squared_distances(points, points))
+        distances = np.sqrt(5.0 * squared_distances(points, points))
         decay = scale * np.exp(-distances)
         kernel = decay * (1.0 + distances + distances**2 / 3.0)
         factor, failed = dpotrf(_with_diagonal(kernel + self._mean_variance, noise + JITTER), lower=1, overwrite_a=1)
@@ -223,7 +223,8 @@ class _Objective:
         return float(value), penalty / self._deviations - gradient
 
 
-def _squared_distances(left: Array, right: Array) -> Array:
+def squared_distances(left: Array, right: Array) -> Array:
+    """(m, P), (n, P) -> (m, n)."""
     squares = left @ (-2.0 * right.T)
     squares += (left**2).sum(1)[:, None]
     squares += (right**2).sum(1)

@@ -81,6 +81,8 @@ class Shift:
             _warm.tasks, _warm.proposals = TrainingTasks(process), Proposals(process.database)
         self._tasks: TrainingTasks = _warm.tasks
         self._proposals: Proposals = _warm.proposals
+        self._pauses: tuple[int, ...] = ()
+        """The epochs at which trials may pause."""
 
     def run(self) -> None:
         """Trains until the experiment has nothing more to do, the time is up or the worker is asked to stop."""
@@ -88,6 +90,7 @@ class Shift:
         if claim is None:
             return
         try:
+            self._pauses = self._proposals.pauses(self._experiment_id)
             task = self._tasks.of(claim.experiment)
             engine = Engine(task.network, task.data, device_name(), precision=precision())
         except (NotFound, InvalidRequest) as error:
@@ -115,7 +118,7 @@ class Shift:
             reports = engine.advance(timeout_s=_REPORT_EVERY_S)
             self._note(reports, task)
             now = time.monotonic()
-            ended = any(report.finished for report in reports)
+            ended = any(report.finished or report.epoch in self._pauses for report in reports)
             freed = False
             if ended or now - reported_at >= _REPORT_EVERY_S or self._may_end(claim.experiment):
                 freed = self._report(engine)
@@ -164,20 +167,35 @@ class Shift:
             self._left_at = (self._left_at or now) if claim.left_over else None
             if claim.left_over:
                 self._fill_at = now + _RETRY_S
-            elif admitted < granted:
+            elif admitted < granted and claim.experiment.trials_created < claim.experiment.max_trials:
                 # Another worker was faster, and proposals must know of its trials.
                 self._fill_at = now + _REPORT_EVERY_S
             if self._fill_at < math.inf or granted < slots:
                 return
 
     def _admit(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> int:
-        """Puts claimed trials and new proposals into slots; how many there were."""
+        """Puts claimed trials, thawed ones and new proposals into slots; how many there were."""
         trials = list(claim.trials)
-        if claim.open_slots > 0:
-            trials += self._propose(claim.open_slots)
+        open_slots = claim.open_slots
+        if open_slots > 0 and claim.experiment.trials_paused:
+            thawed = self._thaw(open_slots)
+            trials += thawed
+            open_slots -= len(thawed)
+        open_slots = min(open_slots, claim.experiment.max_trials - claim.experiment.trials_created)
+        if open_slots > 0 and not self._over:
+            trials += self._propose(open_slots)
         for trial in trials:
             self._admit_one(engine, task, claim.experiment, trial)
         return len(trials)
+
+    def _thaw(self, count: int) -> list[StoredTrial]:
+        try:
+            worthy, seen = self._proposals.worthy(self._experiment_id)
+            with self._process.database.transaction() as tx:
+                return shifts.thaw(tx, self._process.bus, self._experiment_id, self._process.id, worthy, count, seen)
+        except Unavailable as error:
+            _log.warning("nothing_thawed", error=error.message)
+            return []
 
     @property
     def _effort(self) -> Effort:
@@ -231,7 +249,7 @@ class Shift:
         for report in reports:
             held = self._held[report.trial_id]
             held.last = report
-            self._ended += report.finished
+            self._ended += report.finished or report.epoch in self._pauses[:1]
             self._trained_s += report.seconds
             if report.failure is None:
                 value = report.metrics.get(task.metric)
@@ -269,8 +287,9 @@ class Shift:
                 infeasible=None if error else last.failure,
             )
         finished = last is not None and last.finished
-        due = finished or time.monotonic() - held.kept_at >= settings().foretune_checkpoint_every_s
-        checkpoint = self._keep(engine, held) if due else None
+        pauses = last is not None and last.epoch in self._pauses
+        old = time.monotonic() - held.kept_at >= settings().foretune_checkpoint_every_s
+        checkpoint = self._keep(engine, held) if finished or pauses or old else None
         return TrialReport(trial.id, trial.attempts, tuple(held.measured), checkpoint, finished=finished)
 
     def _keep(self, engine: Engine, held: _Held) -> JsonObject | None:
@@ -296,7 +315,9 @@ class Shift:
         while True:
             try:
                 with self._process.database.transaction() as tx:
-                    answer = shifts.report(tx, self._process.bus, self._experiment_id, reports, thresholds)
+                    answer = shifts.report(
+                        tx, self._process.bus, self._experiment_id, reports, thresholds, pauses=bool(self._pauses)
+                    )
                 break
             except Unavailable:
                 if time.monotonic() > give_up_at or self._process.draining():

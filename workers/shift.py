@@ -81,8 +81,8 @@ class Shift:
             _warm.tasks, _warm.proposals = TrainingTasks(process), Proposals(process.database)
         self._tasks: TrainingTasks = _warm.tasks
         self._proposals: Proposals = _warm.proposals
-        self._pauses: tuple[int, ...] = ()
-        """The epochs at which trials may pause."""
+        self._pauses: tuple[int, ...] | None = None
+        """The epochs at which trials may pause, once they are known."""
 
     def run(self) -> None:
         """Trains until the experiment has nothing more to do, the time is up or the worker is asked to stop."""
@@ -90,7 +90,6 @@ class Shift:
         if claim is None:
             return
         try:
-            self._pauses = self._proposals.pauses(self._experiment_id)
             task = self._tasks.of(claim.experiment)
             engine = Engine(task.network, task.data, device_name(), precision=precision())
         except (NotFound, InvalidRequest) as error:
@@ -118,7 +117,7 @@ class Shift:
             reports = engine.advance(timeout_s=_REPORT_EVERY_S)
             self._note(reports, task)
             now = time.monotonic()
-            ended = any(report.finished or report.epoch in self._pauses for report in reports)
+            ended = any(report.finished or report.epoch in self._rungs for report in reports)
             freed = False
             if ended or now - reported_at >= _REPORT_EVERY_S or self._may_end(claim.experiment):
                 freed = self._report(engine)
@@ -142,14 +141,25 @@ class Shift:
 
     def _claim(self, slots: int, *, leave: bool = False) -> shifts.Claim | None:
         try:
+            # On a CPU as much is trained by fewer trials at a time, and the sooner the good ones are through.
+            narrow = bool(self._rungs) and device_name().startswith("cpu")
             with self._process.database.transaction() as tx:
-                return shifts.claim(tx, self._process.bus, self._experiment_id, self._process.id, slots, leave=leave)
+                return shifts.claim(
+                    *(tx, self._process.bus, self._experiment_id, self._process.id, slots), leave=leave, narrow=narrow
+                )
         except NotFound:
             return None
         except Unavailable as error:
             # What is in the slots goes on; the free ones wait.
             _log.warning("nothing_claimed", error=error.message)
             return None
+
+    @property
+    def _rungs(self) -> tuple[int, ...]:
+        """The epochs at which trials may pause. Raises NotFound, Unavailable."""
+        if self._pauses is None:
+            self._pauses = self._proposals.pauses(self._experiment_id)
+        return self._pauses
 
     def _fill(self, engine: Engine, task: TrainingTask) -> None:
         """Fills the free slots: trials that wait first, then new proposals; a share of them while others could help."""
@@ -170,7 +180,7 @@ class Shift:
             elif admitted < granted and claim.experiment.trials_created < claim.experiment.max_trials:
                 # Another worker was faster, and proposals must know of its trials.
                 self._fill_at = now + _REPORT_EVERY_S
-            if self._fill_at < math.inf or granted < slots:
+            if self._fill_at < math.inf or admitted < slots:
                 return
 
     def _admit(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> int:
@@ -249,7 +259,7 @@ class Shift:
         for report in reports:
             held = self._held[report.trial_id]
             held.last = report
-            self._ended += report.finished or report.epoch in self._pauses[:1]
+            self._ended += report.finished or report.epoch in self._rungs[:1]
             self._trained_s += report.seconds
             if report.failure is None:
                 value = report.metrics.get(task.metric)
@@ -287,7 +297,7 @@ class Shift:
                 infeasible=None if error else last.failure,
             )
         finished = last is not None and last.finished
-        pauses = last is not None and last.epoch in self._pauses
+        pauses = last is not None and last.epoch in self._rungs
         old = time.monotonic() - held.kept_at >= settings().foretune_checkpoint_every_s
         checkpoint = self._keep(engine, held) if finished or pauses or old else None
         return TrialReport(trial.id, trial.attempts, tuple(held.measured), checkpoint, finished=finished)
@@ -316,7 +326,7 @@ class Shift:
             try:
                 with self._process.database.transaction() as tx:
                     answer = shifts.report(
-                        tx, self._process.bus, self._experiment_id, reports, thresholds, pauses=bool(self._pauses)
+                        tx, self._process.bus, self._experiment_id, reports, thresholds, pauses=bool(self._rungs)
                     )
                 break
             except Unavailable:

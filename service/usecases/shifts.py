@@ -23,6 +23,7 @@ from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger
 from service.db.session import Transaction
 from service.db.trials import StoredTrial
+from service.db.workers import Company
 from service.settings import settings
 from service.usecases import experiments, outcomes
 from service.usecases.outcomes import Measured
@@ -82,11 +83,19 @@ def open_work(tx: Transaction) -> dict[str, str]:
 
 
 def claim(
-    tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int, *, leave: bool = False
+    tx: Transaction,
+    bus: Bus,
+    experiment_id: str,
+    worker: str,
+    slots: int,
+    *,
+    leave: bool = False,
+    narrow: bool = False,
 ) -> Claim | None:
     """Takes up to `slots` trials that wait, within the experiment's parallelism. None when there is nothing to do.
 
     `leave`: no more than an equal share of what may run at a time, where other workers are on the experiment or idle.
+    `narrow`: half as many at a time as may run, but one for each worker: who shares a core with fewer ends sooner.
     Raises NotFound when the experiment was deleted.
     """
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
@@ -95,10 +104,12 @@ def claim(
         if outcomes.finish_experiment_if_due(ledger):
             return None
         now = ledger.experiment
-        free = min(now.parallelism - now.trials_running, now.trials_to_run)
+        company = worker_rows.company(tx, now.id, worker, _SEEN_WITHIN) if leave or narrow else None
+        abreast = _abreast(now.parallelism, company) if narrow and company else now.parallelism
+        free = min(abreast - now.trials_running, now.trials_to_run)
         if free <= 0:
             return None
-        allowed, idle = _share(ledger, worker) if leave else (free, 0)
+        allowed, idle = _share(now, abreast, company) if leave and company else (free, 0)
         mine = min(slots, free, allowed)
         left_over = allowed < min(slots, free)
         waiting = ledger.trials_in(TrialState.QUEUED, limit=mine) if now.trials_queued and mine > 0 else []
@@ -110,13 +121,16 @@ def claim(
         return Claim(ledger.experiment, taken, max(0, min(mine, now.trials_to_run) - len(taken)), left_over)
 
 
-def _share(ledger: Ledger, worker: str) -> tuple[int, int]:
+def _abreast(parallelism: int, company: Company) -> int:
+    """How many trials run at a time where half of those that may are enough to keep every worker busy."""
+    return min(parallelism, max(-(-parallelism // 2), 1 + company.beside + company.idle))
+
+
+def _share(now: StoredExperiment, abreast: int, company: Company) -> tuple[int, int]:
     """How many more trials this worker may take, were all that may run at a time spread evenly over those who could;
     and how many of those are idle.
     """
-    now = ledger.experiment
-    company = worker_rows.company(ledger.tx, now.id, worker, _SEEN_WITHIN)
-    at_a_time = min(now.parallelism, now.trials_running + now.trials_to_run)
+    at_a_time = min(abreast, now.trials_running + now.trials_to_run)
     return -(-at_a_time // (1 + company.beside + company.idle)) - company.held, company.idle
 
 

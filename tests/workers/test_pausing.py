@@ -9,9 +9,11 @@ import pytest
 from foretune.events import EventType
 from foretune.states import ExperimentState, TrialState
 from metalearner import Effort
+from service.settings import settings
 from service.usecases import shifts, upkeep
 from service.usecases.outcomes import Measured
 from service.usecases.shifts import TrialReport, Verdict
+from tests.workers.test_sharing import most_at_once, sign
 from tests.workers.test_shift import Died, die
 from workers.proposals import Proposals
 
@@ -67,6 +69,18 @@ class TestPausing:
         for paused, through in zip(bench.curves(experiment_id), bench.curves(never), strict=True):
             assert paused == through[: len(paused)]
 
+    def test_on_a_cpu_half_as_many_run_at_a_time_as_may(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FORETUNE_DEVICE", "cpu")
+        settings.cache_clear()
+        experiment_id = _submit(bench)
+        bench.work(experiment_id)
+        assert most_at_once(bench, experiment_id) == 2
+
+    def test_with_more_slots_than_trials_it_ends(self, bench: Bench) -> None:
+        experiment_id = bench.submit(**{**PAUSING, "parallelism": 100})
+        bench.work(experiment_id)
+        _whole(bench, experiment_id)
+
     def test_one_trial_alone_is_trained_to_its_end(self, bench: Bench) -> None:
         experiment_id = bench.submit(**{**PAUSING, "budget": {"max_trials": 1, "max_epochs": EPOCHS}})
         bench.work(experiment_id)
@@ -105,6 +119,19 @@ class TestInterrupted:
         bench.work(experiment_id)
         assert bench.experiment(experiment_id).state is E.COMPLETED
         assert T.COMPLETED in {one.state for one in bench.trials(experiment_id)}
+
+
+class TestShares:
+    @pytest.mark.parametrize(("parallelism", "workers", "abreast"), [(8, 1, 4), (8, 6, 6), (3, 1, 2), (2, 4, 2)])
+    def test_half_as_many_as_may_but_one_for_each_worker(
+        self, bench: Bench, parallelism: int, workers: int, abreast: int
+    ) -> None:
+        experiment_id = bench.submit(**{**PAUSING, "parallelism": parallelism})
+        sign(bench, *(f"wrk_idle{number}" for number in range(1, workers)))
+        with bench.database.transaction() as tx:
+            claim = shifts.claim(tx, bench.bus, experiment_id, "wrk_one", 100, narrow=True)
+        assert claim is not None
+        assert claim.open_slots == abreast
 
 
 class TestThawing:

@@ -16,7 +16,6 @@ import structlog
 
 from foretune.errors import ForetuneError, InvalidRequest, NotFound, StorageFull, TrialInfeasible, Unavailable
 from foretune.json_types import JsonObject
-from foretune.spaces import Space
 from foretune.states import ExperimentState
 from metalearner import Effort
 from service.settings import settings
@@ -24,11 +23,10 @@ from service.usecases import outcomes, shifts
 from service.usecases.checkpoints import folder_of
 from service.usecases.proposals import StoredExperiment, StoredTrial
 from service.usecases.shifts import TrialReport, Verdict
-from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, InvalidCheckpoint, TrialSpec, trial_spec
+from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, InvalidCheckpoint, TrialSpec
 from workers.heartbeat import Heartbeat
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
-from workers.seeds import trial_seed
 from workers.training import TrainingTask, TrainingTasks, device_name, precision
 
 _REPORT_EVERY_S = 0.05
@@ -227,7 +225,7 @@ class Shift:
     def _admit_one(self, engine: Engine, task: TrainingTask, experiment: StoredExperiment, trial: StoredTrial) -> None:
         refused: TrialReport | None = None
         try:
-            self._house(engine, _spec(task, experiment, trial), trial)
+            self._house(engine, task.spec(experiment, trial), trial)
         except TrialInfeasible as error:
             refused = TrialReport(trial.id, trial.attempts, infeasible=error.message)
         except ForetuneError as error:
@@ -396,15 +394,3 @@ class Shift:
     def _fail(self, reason: str) -> None:
         with self._process.database.transaction() as tx:
             shifts.fail(tx, self._process.bus, self._experiment_id, reason)
-
-
-def _spec(task: TrainingTask, experiment: StoredExperiment, trial: StoredTrial) -> TrialSpec:
-    configuration = {**experiment.fixed, **trial.configuration}
-    return trial_spec(
-        task.network,
-        trial.id,
-        configuration,
-        max_epochs=trial.max_epochs,
-        seed=trial_seed(experiment.seed, trial.number),
-        space=Space.from_json(experiment.space),
-    )

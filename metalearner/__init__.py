@@ -1,5 +1,6 @@
 """What proposes: pure functions over values. No I/O, no service, no torch."""
 
+from metalearner import halving
 from metalearner.curves import Curves
 from metalearner.fitted import FittedModel
 from metalearner.fitting import fit
@@ -57,6 +58,7 @@ __all__ = [
     "build_portfolio",
     "fit",
     "foresee",
+    "halving",
     "informed",
     "listen",
     "propose",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from foretune.json_types import JsonObject
 from foretune.spaces import Configuration, Space
 from foretune.states import TrialState
+from foretune.wire.experiments import Mode
 from metalearner import (
     Curves,
     Effort,
@@ -20,6 +21,7 @@ from metalearner import (
     Proposal,
     ProposerName,
     StoppingPolicy,
+    halving,
     propose,
     thresholds,
     trust,
@@ -33,6 +35,7 @@ from workers.priors import Priors, described, described_gate, evidence_json, pri
 _KEPT_EXPERIMENTS = 64
 _OUTSTANDING_S = 30.0
 """A proposal that nobody turned into a trial by then is forgotten."""
+_TELLING = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED, TrialState.COMPLETED, TrialState.STOPPED)
 
 
 @dataclass
@@ -80,11 +83,12 @@ class Proposals:
             if one[0] > now and index >= known.experiment.trials_created
         }
         index = max([known.experiment.trials_created, *(index + 1 for index in known.outstanding)])
-        pending = list(known.unfinished.values())
+        observations, pending = known.observations, list(known.unfinished.values())
+        if _pauses(known):
+            known = self._read(experiment_id, curves=True)
+            observations, pending = _foreseen(known)
         pending += [configuration for _, configuration in known.outstanding.values()]
-        made = propose(
-            known.problem, known.observations, pending, count, index=index, memory=known.memory, effort=effort
-        )
+        made = propose(known.problem, observations, pending, count, index=index, memory=known.memory, effort=effort)
         for offset, proposal in enumerate(made):
             known.outstanding[index + offset] = (now + _OUTSTANDING_S, proposal.configuration)
         return [
@@ -103,7 +107,22 @@ class Proposals:
         if known is not None and known.experiment.stopping == StoppingPolicy.NONE:
             return {}
         known = self._read(experiment_id, curves=True)
+        if _pauses(known):
+            bars = halving.bars(known.problem, known.curves, known.experiment.trials_created)
+            return {epoch: bars[epoch] for epoch in epochs if epoch in bars}
         return thresholds(known.problem, known.curves, StoppingPolicy(known.experiment.stopping), epochs)
+
+    def pauses(self, experiment_id: str) -> tuple[int, ...]:
+        """The epochs at which trials that fall behind are paused; none where they are stopped. Raises NotFound."""
+        known = self._read(experiment_id, curves=False)
+        return halving.rungs(known.problem.max_epochs) if _pauses(known) else ()
+
+    def worthy(self, experiment_id: str) -> tuple[list[str], int]:
+        """The paused trials that go on, in this order, and the event up to which was read. Raises NotFound."""
+        known = self._read(experiment_id, curves=True)
+        paused = {one.id: one.epochs for one in known.trials.values() if one.state is TrialState.PAUSED}
+        created = known.experiment.trials_created
+        return halving.worthy(known.problem, known.curves, created, paused), known.experiment.event_seq
 
     def store_thresholds(self, experiment_id: str) -> None:
         """Computes the thresholds and keeps them where the API compares measurements with them. Raises NotFound."""
@@ -216,6 +235,27 @@ def _take_in(known: _Known, changes: usecase.Changes) -> None:
     known.stopped = known.stopped or any(trial.state is TrialState.STOPPED for trial in arrived)
     known.observations += [_observation(trial, known) for trial in arrived]
     known.trials_seq = changes.trials_seq
+
+
+def _pauses(known: _Known) -> bool:
+    """Whether AUTO pauses: where trials are the service's own to thaw. With histories the first trials are good ones,
+    and their results are waited for.
+    """
+    one = known.experiment
+    managed = one.mode == Mode.MANAGED and one.stopping == StoppingPolicy.AUTO
+    return managed and known.problem.knowledge is None and bool(halving.rungs(one.max_epochs))
+
+
+def _foreseen(known: _Known) -> tuple[list[Observation], list[Configuration]]:
+    """What trials would come to, wherever they stand; and the configurations of those that say nothing yet."""
+    infeasible = [one for one in known.observations if one.infeasible]
+    others = [
+        (one.configuration, known.curves.curve(one.id))
+        for one in sorted(known.trials.values(), key=lambda one: one.number)
+        if one.state in _TELLING
+    ]
+    told, silent = halving.foreseen(known.problem, others)
+    return infeasible + told, silent
 
 
 def _observation(trial: SeenTrial, known: _Known) -> Observation:

@@ -16,7 +16,6 @@ import structlog
 
 from foretune.errors import ForetuneError, InvalidRequest, NotFound, StorageFull, TrialInfeasible, Unavailable
 from foretune.json_types import JsonObject
-from foretune.spaces import Space
 from foretune.states import ExperimentState
 from metalearner import Effort
 from service.settings import settings
@@ -24,11 +23,10 @@ from service.usecases import outcomes, shifts
 from service.usecases.checkpoints import folder_of
 from service.usecases.proposals import StoredExperiment, StoredTrial
 from service.usecases.shifts import TrialReport, Verdict
-from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, InvalidCheckpoint, TrialSpec, trial_spec
+from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, InvalidCheckpoint, TrialSpec
 from workers.heartbeat import Heartbeat
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
-from workers.seeds import trial_seed
 from workers.training import TrainingTask, TrainingTasks, device_name, precision
 
 _REPORT_EVERY_S = 0.05
@@ -81,6 +79,8 @@ class Shift:
             _warm.tasks, _warm.proposals = TrainingTasks(process), Proposals(process.database)
         self._tasks: TrainingTasks = _warm.tasks
         self._proposals: Proposals = _warm.proposals
+        self._pauses: tuple[int, ...] | None = None
+        """The epochs at which trials may pause, once they are known."""
 
     def run(self) -> None:
         """Trains until the experiment has nothing more to do, the time is up or the worker is asked to stop."""
@@ -115,7 +115,7 @@ class Shift:
             reports = engine.advance(timeout_s=_REPORT_EVERY_S)
             self._note(reports, task)
             now = time.monotonic()
-            ended = any(report.finished for report in reports)
+            ended = any(report.finished or report.epoch in self._rungs for report in reports)
             freed = False
             if ended or now - reported_at >= _REPORT_EVERY_S or self._may_end(claim.experiment):
                 freed = self._report(engine)
@@ -139,14 +139,25 @@ class Shift:
 
     def _claim(self, slots: int, *, leave: bool = False) -> shifts.Claim | None:
         try:
+            # On a CPU as much is trained by fewer trials at a time, and the sooner the good ones are through.
+            narrow = bool(self._rungs) and device_name().startswith("cpu")
             with self._process.database.transaction() as tx:
-                return shifts.claim(tx, self._process.bus, self._experiment_id, self._process.id, slots, leave=leave)
+                return shifts.claim(
+                    *(tx, self._process.bus, self._experiment_id, self._process.id, slots), leave=leave, narrow=narrow
+                )
         except NotFound:
             return None
         except Unavailable as error:
             # What is in the slots goes on; the free ones wait.
             _log.warning("nothing_claimed", error=error.message)
             return None
+
+    @property
+    def _rungs(self) -> tuple[int, ...]:
+        """The epochs at which trials may pause. Raises NotFound, Unavailable."""
+        if self._pauses is None:
+            self._pauses = self._proposals.pauses(self._experiment_id)
+        return self._pauses
 
     def _fill(self, engine: Engine, task: TrainingTask) -> None:
         """Fills the free slots: trials that wait first, then new proposals; a share of them while others could help."""
@@ -164,20 +175,35 @@ class Shift:
             self._left_at = (self._left_at or now) if claim.left_over else None
             if claim.left_over:
                 self._fill_at = now + _RETRY_S
-            elif admitted < granted:
+            elif admitted < granted and claim.experiment.trials_created < claim.experiment.max_trials:
                 # Another worker was faster, and proposals must know of its trials.
                 self._fill_at = now + _REPORT_EVERY_S
-            if self._fill_at < math.inf or granted < slots:
+            if self._fill_at < math.inf or admitted < slots:
                 return
 
     def _admit(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> int:
-        """Puts claimed trials and new proposals into slots; how many there were."""
+        """Puts claimed trials, thawed ones and new proposals into slots; how many there were."""
         trials = list(claim.trials)
-        if claim.open_slots > 0:
-            trials += self._propose(claim.open_slots)
+        open_slots = claim.open_slots
+        if open_slots > 0 and claim.experiment.trials_paused:
+            thawed = self._thaw(open_slots)
+            trials += thawed
+            open_slots -= len(thawed)
+        open_slots = min(open_slots, claim.experiment.max_trials - claim.experiment.trials_created)
+        if open_slots > 0 and not self._over:
+            trials += self._propose(open_slots)
         for trial in trials:
             self._admit_one(engine, task, claim.experiment, trial)
         return len(trials)
+
+    def _thaw(self, count: int) -> list[StoredTrial]:
+        try:
+            worthy, seen = self._proposals.worthy(self._experiment_id)
+            with self._process.database.transaction() as tx:
+                return shifts.thaw(tx, self._process.bus, self._experiment_id, self._process.id, worthy, count, seen)
+        except Unavailable as error:
+            _log.warning("nothing_thawed", error=error.message)
+            return []
 
     @property
     def _effort(self) -> Effort:
@@ -199,7 +225,7 @@ class Shift:
     def _admit_one(self, engine: Engine, task: TrainingTask, experiment: StoredExperiment, trial: StoredTrial) -> None:
         refused: TrialReport | None = None
         try:
-            self._house(engine, _spec(task, experiment, trial), trial)
+            self._house(engine, task.spec(experiment, trial), trial)
         except TrialInfeasible as error:
             refused = TrialReport(trial.id, trial.attempts, infeasible=error.message)
         except ForetuneError as error:
@@ -231,7 +257,7 @@ class Shift:
         for report in reports:
             held = self._held[report.trial_id]
             held.last = report
-            self._ended += report.finished
+            self._ended += report.finished or report.epoch in self._rungs[:1]
             self._trained_s += report.seconds
             if report.failure is None:
                 value = report.metrics.get(task.metric)
@@ -269,8 +295,9 @@ class Shift:
                 infeasible=None if error else last.failure,
             )
         finished = last is not None and last.finished
-        due = finished or time.monotonic() - held.kept_at >= settings().foretune_checkpoint_every_s
-        checkpoint = self._keep(engine, held) if due else None
+        pauses = last is not None and last.epoch in self._rungs
+        old = time.monotonic() - held.kept_at >= settings().foretune_checkpoint_every_s
+        checkpoint = self._keep(engine, held) if finished or pauses or old else None
         return TrialReport(trial.id, trial.attempts, tuple(held.measured), checkpoint, finished=finished)
 
     def _keep(self, engine: Engine, held: _Held) -> JsonObject | None:
@@ -296,7 +323,9 @@ class Shift:
         while True:
             try:
                 with self._process.database.transaction() as tx:
-                    answer = shifts.report(tx, self._process.bus, self._experiment_id, reports, thresholds)
+                    answer = shifts.report(
+                        tx, self._process.bus, self._experiment_id, reports, thresholds, pauses=bool(self._rungs)
+                    )
                 break
             except Unavailable:
                 if time.monotonic() > give_up_at or self._process.draining():
@@ -365,15 +394,3 @@ class Shift:
     def _fail(self, reason: str) -> None:
         with self._process.database.transaction() as tx:
             shifts.fail(tx, self._process.bus, self._experiment_id, reason)
-
-
-def _spec(task: TrainingTask, experiment: StoredExperiment, trial: StoredTrial) -> TrialSpec:
-    configuration = {**experiment.fixed, **trial.configuration}
-    return trial_spec(
-        task.network,
-        trial.id,
-        configuration,
-        max_epochs=trial.max_epochs,
-        seed=trial_seed(experiment.seed, trial.number),
-        space=Space.from_json(experiment.space),
-    )

@@ -9,16 +9,18 @@ import structlog
 
 from foretune.errors import NotFound
 from foretune.metrics import Goal
+from foretune.spaces import Space
 from foretune.wire import datasets as wire
 from service.settings import settings
 from service.usecases import networks as network_usecase
 from service.usecases import shifts
-from service.usecases.proposals import StoredExperiment
+from service.usecases.proposals import StoredExperiment, StoredTrial
 from workers.datasets import dataset as canonical
 from workers.datasets.prepare import PreparedData, prepare, views
-from workers.engine import METRICS, Precision, choose_device
+from workers.engine import METRICS, Precision, TrialSpec, choose_device, trial_spec
 from workers.networks import Network, get_network, networks
 from workers.process import WorkerProcess
+from workers.seeds import trial_seed
 
 _KEPT_DATA = 4
 
@@ -66,6 +68,17 @@ class TrainingTask:
     data: PreparedData
     metric: str
     goal: Goal
+
+    def spec(self, experiment: StoredExperiment, trial: StoredTrial) -> TrialSpec:
+        """The trial as the engine trains it. Raises InvalidConfiguration or InvalidSchedule."""
+        return trial_spec(
+            self.network,
+            trial.id,
+            {**experiment.fixed, **trial.configuration},
+            max_epochs=trial.max_epochs,
+            seed=trial_seed(experiment.seed, trial.number),
+            space=Space.from_json(experiment.space),
+        )
 
 
 class TrainingTasks:

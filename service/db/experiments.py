@@ -62,6 +62,15 @@ class StoredExperiment:
     model: int | None
     """The version of the project's model that was in use when it was submitted."""
 
+    @property
+    def trials_paused(self) -> int:
+        return self.trials_created - self.trials_finished - self.trials_running - self.trials_queued
+
+    @property
+    def trials_to_run(self) -> int:
+        """Those that wait or are paused, and those that the budget still allows."""
+        return self.max_trials - self.trials_finished - self.trials_running
+
 
 COLUMNS = tuple(StoredExperiment.__dataclass_fields__)
 _STATE, _GOAL = COLUMNS.index("state"), COLUMNS.index("goal")
@@ -155,7 +164,7 @@ def with_open_work(tx: Transaction, limit: int = 1000) -> list[tuple[str, str]]:
             experiments.c.state.in_([ExperimentState.QUEUED, ExperimentState.RUNNING]),
             experiments.c.mode == "managed",
             experiments.c.trials_running < experiments.c.parallelism,
-            (experiments.c.trials_queued > 0) | (experiments.c.trials_created < experiments.c.max_trials),
+            experiments.c.trials_finished + experiments.c.trials_running < experiments.c.max_trials,
         )
         .order_by(experiments.c.created_at, experiments.c.id)
         .limit(limit)

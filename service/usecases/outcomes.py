@@ -122,6 +122,19 @@ def stop_early(ledger: Ledger, trial: StoredTrial) -> StoredTrial:
     return finish_trial(ledger, trial, TrialState.STOPPED, reason=reason)
 
 
+def pause(ledger: Ledger, trial: StoredTrial) -> StoredTrial:
+    """Takes a trial that fell behind out of its slot until others came as far."""
+    reason = f"paused: behind the other trials at epoch {trial.epochs}"
+    return ledger.move_trial(trial, TrialState.PAUSED, reason=reason, lease_until=None, worker=None)
+
+
+def stop_paused(ledger: Ledger) -> None:
+    """Ends the trials that will not be thawed any more, and the experiment if none is left."""
+    for trial in ledger.trials_in(TrialState.PAUSED):
+        stop_early(ledger, trial)
+    finish_experiment_if_due(ledger)
+
+
 def free_trial(ledger: Ledger, trial: StoredTrial, reason: str) -> None:
     """Puts a running trial back, with its checkpoint, for whoever comes next."""
     ledger.move_trial(trial, TrialState.QUEUED, reason=reason, lease_until=None, worker=None)

@@ -23,6 +23,7 @@ from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger
 from service.db.session import Transaction
 from service.db.trials import StoredTrial
+from service.db.workers import Company
 from service.settings import settings
 from service.usecases import experiments, outcomes
 from service.usecases.outcomes import Measured
@@ -34,7 +35,7 @@ _SEEN_WITHIN = timedelta(seconds=6)
 
 @dataclass(frozen=True)
 class Claim:
-    """What a worker got: trials that it now holds, and how many new ones it may propose."""
+    """What a worker got: trials that it now holds, and how many more it may thaw or propose."""
 
     experiment: StoredExperiment
     trials: list[StoredTrial]
@@ -63,7 +64,7 @@ class Verdict(StrEnum):
 
     CONTINUE = "continue"
     STOP = "stop"
-    """Ended: release its slot."""
+    """Ended, or paused: release its slot."""
     LOST = "lost"
     """Somebody else's by now: forget it."""
 
@@ -82,11 +83,19 @@ def open_work(tx: Transaction) -> dict[str, str]:
 
 
 def claim(
-    tx: Transaction, bus: Bus, experiment_id: str, worker: str, slots: int, *, leave: bool = False
+    tx: Transaction,
+    bus: Bus,
+    experiment_id: str,
+    worker: str,
+    slots: int,
+    *,
+    leave: bool = False,
+    narrow: bool = False,
 ) -> Claim | None:
     """Takes up to `slots` trials that wait, within the experiment's parallelism. None when there is nothing to do.
 
     `leave`: no more than an equal share of what may run at a time, where other workers are on the experiment or idle.
+    `narrow`: half as many at a time as may run, but one for each worker: who shares a core with fewer ends sooner.
     Raises NotFound when the experiment was deleted.
     """
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
@@ -95,11 +104,12 @@ def claim(
         if outcomes.finish_experiment_if_due(ledger):
             return None
         now = ledger.experiment
-        left = now.max_trials - now.trials_created
-        free = min(now.parallelism - now.trials_running, now.trials_queued + left)
+        company = worker_rows.company(tx, now.id, worker, _SEEN_WITHIN) if leave or narrow else None
+        abreast = _abreast(now.parallelism, company) if narrow and company else now.parallelism
+        free = min(abreast - now.trials_running, now.trials_to_run)
         if free <= 0:
             return None
-        allowed, idle = _share(ledger, worker) if leave else (free, 0)
+        allowed, idle = _share(now, abreast, company) if leave and company else (free, 0)
         mine = min(slots, free, allowed)
         left_over = allowed < min(slots, free)
         waiting = ledger.trials_in(TrialState.QUEUED, limit=mine) if now.trials_queued and mine > 0 else []
@@ -108,16 +118,19 @@ def claim(
             outcomes.start_if_queued(ledger)
         if left_over:
             experiments.ring(ledger, workers=max(1, min(idle, free - max(mine, 0))))
-        return Claim(ledger.experiment, taken, max(0, min(mine - len(taken), left)), left_over)
+        return Claim(ledger.experiment, taken, max(0, min(mine, now.trials_to_run) - len(taken)), left_over)
 
 
-def _share(ledger: Ledger, worker: str) -> tuple[int, int]:
+def _abreast(parallelism: int, company: Company) -> int:
+    """How many trials run at a time where half of those that may are enough to keep every worker busy."""
+    return min(parallelism, max(-(-parallelism // 2), 1 + company.beside + company.idle))
+
+
+def _share(now: StoredExperiment, abreast: int, company: Company) -> tuple[int, int]:
     """How many more trials this worker may take, were all that may run at a time spread evenly over those who could;
     and how many of those are idle.
     """
-    now = ledger.experiment
-    company = worker_rows.company(ledger.tx, now.id, worker, _SEEN_WITHIN)
-    at_a_time = min(now.parallelism, now.trials_running + now.trials_queued + now.max_trials - now.trials_created)
+    at_a_time = min(abreast, now.trials_running + now.trials_to_run)
     return -(-at_a_time // (1 + company.beside + company.idle)) - company.held, company.idle
 
 
@@ -143,16 +156,41 @@ def start(
         ]
 
 
+def thaw(
+    tx: Transaction, bus: Bus, experiment_id: str, worker: str, trial_ids: Sequence[str], slots: int, seen: int
+) -> list[StoredTrial]:
+    """Takes up to `slots` of the paused trials that are worth going on with, the first of them first.
+
+    Where none is and nothing else is left to do, the paused ones are ended: as long as nothing happened after event
+    `seen`, up to which they were judged. Raises NotFound when the experiment was deleted.
+    """
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
+        if ledger.state is not ExperimentState.RUNNING:
+            return []
+        now = ledger.experiment
+        if not trial_ids and now.event_seq == seen and now.trials_paused + now.trials_finished == now.max_trials:
+            outcomes.stop_paused(ledger)
+            return []
+        found = ledger.trials(trial_ids)
+        paused = [found[one] for one in trial_ids if one in found and found[one].state is TrialState.PAUSED]
+        return [
+            _take(ledger, trial, worker) for trial in paused[: max(0, min(slots, now.parallelism - now.trials_running))]
+        ]
+
+
 def report(
     tx: Transaction,
     bus: Bus,
     experiment_id: str,
     reports: Sequence[TrialReport],
     thresholds: Mapping[int, float],
+    *,
+    pauses: bool = False,
 ) -> ReportAnswer:
     """Writes what happened, in one transaction with the event log, and says what to do with each trial.
 
-    `thresholds`: the stopping policy's, from `metalearner`. Raises NotFound when the experiment was deleted.
+    `thresholds`: the stopping policy's, from `metalearner`. `pauses`: who falls behind is paused, not ended.
+    Raises NotFound when the experiment was deleted.
     """
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
         held = ledger.trials([one.trial_id for one in reports])
@@ -164,7 +202,7 @@ def report(
                 stopped = trial is not None and trial.attempts == one.attempts and trial.state.finished
                 verdicts[one.trial_id] = Verdict.STOP if stopped else Verdict.LOST
                 continue
-            verdicts[one.trial_id] = _report_one(ledger, trial, one, known[trial.id], thresholds)
+            verdicts[one.trial_id] = _report_one(ledger, trial, one, known[trial.id], thresholds, pauses=pauses)
             if one.checkpoint is not None:
                 kept.add(trial.id)
         if outcomes.finish_experiment_if_due(ledger):
@@ -218,7 +256,13 @@ def _take(ledger: Ledger, trial: StoredTrial, worker: str) -> StoredTrial:
 
 
 def _report_one(
-    ledger: Ledger, trial: StoredTrial, one: TrialReport, known: set[int], thresholds: Mapping[int, float]
+    ledger: Ledger,
+    trial: StoredTrial,
+    one: TrialReport,
+    known: set[int],
+    thresholds: Mapping[int, float],
+    *,
+    pauses: bool,
 ) -> Verdict:
     trial = outcomes.measure(ledger, trial, one.measured, known)
     trial = ledger.update_trial(trial, lease_until=_expiry(ledger), checkpoint=one.checkpoint or trial.checkpoint)
@@ -229,7 +273,7 @@ def _report_one(
     elif one.finished:
         outcomes.finish_trial(ledger, trial, TrialState.COMPLETED)
     elif outcomes.falls_behind(thresholds, trial, ledger.experiment.goal):
-        outcomes.stop_early(ledger, trial)
+        (outcomes.pause if pauses else outcomes.stop_early)(ledger, trial)
     else:
         return Verdict.CONTINUE
     return Verdict.STOP

@@ -97,7 +97,6 @@ def _wake(database: Database, bus: Bus, experiment_id: str, *, ring: bool) -> No
         # It was looked after: with very many experiments, the others come first next time.
         ledger.change(rung_at=ledger.now)
         now = ledger.experiment
-        left = now.trials_queued + now.max_trials - now.trials_created
         # Whoever holds all that may run will take the rest too.
-        if ring and now.mode == Mode.MANAGED and left and now.trials_running < now.parallelism:
+        if ring and now.mode == Mode.MANAGED and now.trials_to_run and now.trials_running < now.parallelism:
             experiments.ring(ledger, workers=1)

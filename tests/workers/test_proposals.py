@@ -176,3 +176,24 @@ class TestThresholds:
         with bench.database.transaction() as tx:
             shifts.report(tx, bench.bus, experiment_id, [TrialReport(late[0].id, 1, slow)], thresholds)
         assert bench.trials(experiment_id)[-1].state is TrialState.STOPPED
+
+
+class TestPausing:
+    def test_it_pauses_where_trials_are_its_own_to_thaw(self, bench: Bench) -> None:
+        proposals, budget = Proposals(bench.database), {"max_trials": 9, "max_epochs": 20}
+        assert proposals.pauses(bench.submit(stopping="auto", budget=budget)) == (2, 6)
+        assert proposals.pauses(bench.submit(stopping="asha", budget=budget)) == ()
+        assert proposals.pauses(bench.submit(stopping="auto", budget={"max_trials": 9, "max_epochs": 1})) == ()
+
+    def test_another_worker_proposes_the_same_from_paused_trials(self, bench: Bench) -> None:
+        experiment_id = bench.submit(
+            stopping="auto", proposer="gp", budget={"max_trials": 30, "max_epochs": 10, "max_total_epochs": 40}
+        )
+        bench.work(experiment_id, bench.stopped_at(30))
+        known = Proposals(bench.database)
+        known.propose(experiment_id, 1, Effort.FAST)
+        known.forget_outstanding(experiment_id)
+        one = known.propose(experiment_id, 2, Effort.FAST)
+        other = Proposals(bench.database).propose(experiment_id, 2, Effort.FAST)
+        assert one == other
+        assert {proposal.origin for proposal in one} == {"gp"}

@@ -28,6 +28,8 @@ _RUNGS = (0.1, 0.3)
 _REDUCTION, _LAST_REDUCTION = 3, 2
 _COMPANY = 6
 """From so many trials on a rung compares. Once there are no new settings it compares those there are."""
+LEAST_TRIALS = 2 * _COMPANY
+"""Jobs of fewer trials do not pause any: there is little to choose among, and each is there to be seen."""
 _SLOPE, _SLOPE_TRIALS = 0.6, 3.0
 """What a difference at one rung is worth at the next, as if so many trials had shown it."""
 _LEAST_SPREAD = 1e-12

@@ -243,7 +243,8 @@ def _pauses(known: _Known) -> bool:
     """
     one = known.experiment
     managed = one.mode == Mode.MANAGED and one.stopping == StoppingPolicy.AUTO
-    return managed and known.problem.knowledge is None and bool(halving.rungs(one.max_epochs))
+    many = one.max_trials >= halving.LEAST_TRIALS
+    return managed and many and known.problem.knowledge is None and bool(halving.rungs(one.max_epochs))
 
 
 def _foreseen(known: _Known) -> tuple[list[Observation], list[Configuration]]:

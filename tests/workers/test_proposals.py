@@ -180,10 +180,11 @@ class TestThresholds:
 
 class TestPausing:
     def test_it_pauses_where_trials_are_its_own_to_thaw(self, bench: Bench) -> None:
-        proposals, budget = Proposals(bench.database), {"max_trials": 9, "max_epochs": 20}
+        proposals, budget = Proposals(bench.database), {"max_trials": 12, "max_epochs": 20}
         assert proposals.pauses(bench.submit(stopping="auto", budget=budget)) == (2, 6)
         assert proposals.pauses(bench.submit(stopping="asha", budget=budget)) == ()
-        assert proposals.pauses(bench.submit(stopping="auto", budget={"max_trials": 9, "max_epochs": 1})) == ()
+        assert proposals.pauses(bench.submit(stopping="auto", budget={"max_trials": 12, "max_epochs": 1})) == ()
+        assert proposals.pauses(bench.submit(stopping="auto", budget={"max_trials": 11, "max_epochs": 20})) == ()
 
     def test_another_worker_proposes_the_same_from_paused_trials(self, bench: Bench) -> None:
         experiment_id = bench.submit(

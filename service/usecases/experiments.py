@@ -23,6 +23,11 @@ from service.db.trials import StoredTrial
 from service.usecases import outcomes, submissions
 from service.usecases.paging import read_moment, write_cursor
 
+_TRAINED_WHERE_PAUSED = 0.5
+"""Of all epochs that trials might take, what jobs come to that pause trials: few of those are thawed (docs/LOG.md)."""
+_NEARLY = 0.99
+"""What is not over is not wholly done."""
+
 
 def submit(tx: Transaction, bus: Bus, project: str, request: ExperimentRequest) -> wire.Experiment:
     """Writes the experiment and rings the workers. Raises InvalidExperiment, InvalidSpace."""
@@ -191,12 +196,13 @@ def _progress(one: StoredExperiment, counts: dict[str, int]) -> wire.Progress:
     seconds = 0.0
     if one.started_at is not None:
         seconds = ((one.finished_at or datetime.now(UTC)) - one.started_at).total_seconds()
-    spent = [one.trials_finished / one.max_trials, one.epochs / (one.max_trials * one.max_epochs)]
+    epochs = one.max_trials * one.max_epochs * (_TRAINED_WHERE_PAUSED if one.trials_paused else 1.0)
+    spent = [one.trials_finished / one.max_trials, one.epochs / epochs]
     if one.max_total_epochs:
         spent.append(one.epochs / one.max_total_epochs)
     if one.max_seconds:
         spent.append(seconds / one.max_seconds)
-    fraction = 1.0 if one.state is ExperimentState.COMPLETED else min(max(spent), 1.0)
+    fraction = 1.0 if one.state is ExperimentState.COMPLETED else min(max(spent), _NEARLY)
     running = one.state is ExperimentState.RUNNING and fraction > 0
     eta = seconds * (1.0 - fraction) / fraction if running else None
     return wire.Progress(trials=counts, epochs=one.epochs, seconds=seconds, fraction=fraction, eta_seconds=eta)

@@ -92,6 +92,15 @@ class TestPausing:
         assert {one.state for one in bench.trials(experiment_id)} <= {T.CANCELED, T.COMPLETED}
 
 
+class TestProgress:
+    def test_it_expects_that_few_of_the_paused_go_on(self, bench: Bench) -> None:
+        """Given two of twelve trials were paused after one epoch of ten, a thirtieth of the work is done, not a
+        sixtieth."""
+        experiment_id = _submit(bench)
+        _pause_two(bench, experiment_id)
+        assert bench.experiment(experiment_id).progress.fraction == pytest.approx(1 / 30)
+
+
 class TestInterrupted:
     @pytest.mark.parametrize("epochs", [3, 9, 25])
     def test_asked_to_stop_it_is_finished_by_the_next(self, bench: Bench, epochs: int) -> None:

@@ -142,7 +142,7 @@ class Trial(Answer):
     origin: str
     predicted: Prediction | None = None
     attempts: int
-    """Executions so far; grows when a worker dies."""
+    """Executions so far; grows when a worker dies, and when a paused trial goes on."""
     epochs: int
     value: float | None = None
     """The final value; while running, the last one."""

@@ -123,8 +123,8 @@ def stop_early(ledger: Ledger, trial: StoredTrial) -> StoredTrial:
 
 
 def pause(ledger: Ledger, trial: StoredTrial) -> StoredTrial:
-    """Takes a trial that fell behind out of its slot until others came as far."""
-    reason = f"paused: behind the other trials at epoch {trial.epochs}"
+    """Takes a trial out of its slot: it fell behind, or too few others came as far to tell."""
+    reason = f"it goes on once it is among the best at epoch {trial.epochs}"
     return ledger.move_trial(trial, TrialState.PAUSED, reason=reason, lease_until=None, worker=None)
 
 

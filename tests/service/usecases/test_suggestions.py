@@ -132,6 +132,20 @@ class TestOnce:
         assert first == second
         assert world.column(experiment.id, "trials_created") == 1
 
+    def test_four_at_once_with_one_key_get_the_same_trials(self, world: World) -> None:
+        """Given an experiment with much room, so that asks are not looked up first and share a transaction."""
+        experiment = world.submit(budget={"max_trials": 200, "max_epochs": 3})
+        world.ask(experiment.id)
+        once = Once("key-1", "fingerprint")
+
+        def ask(_: int) -> Suggestions:
+            return ask_once(world, experiment.id, once, wait_s=5.0)
+
+        with world.desk(lambda kind, payload: {"proposals": [proposal(0.5)]}), ThreadPoolExecutor(4) as clients:
+            first, *others = clients.map(ask, range(4))
+        assert all(one == first for one in others)
+        assert world.column(experiment.id, "trials_created") == 2
+
     def test_with_another_request_it_is_refused(self, world: World) -> None:
         experiment = world.submit()
         ask_once(world, experiment.id, Once("key-1", "fingerprint"))
@@ -151,8 +165,8 @@ class TestOnce:
                     ask_once(world, experiment.id, Once("key-1", "f"))
 
 
-def ask_once(world: World, experiment_id: str, once: Once) -> Suggestions:
-    request = SuggestionRequest(wait_seconds=0)
+def ask_once(world: World, experiment_id: str, once: Once, wait_s: float = 0.0) -> Suggestions:
+    request = SuggestionRequest(wait_seconds=wait_s)
     asked = suggestions.suggest(world.database, world.ledgers, world.bus, world.project, experiment_id, request, once)
     return world.run(asked)
 

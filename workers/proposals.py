@@ -85,7 +85,6 @@ class Proposals:
         index = max([known.experiment.trials_created, *(index + 1 for index in known.outstanding)])
         observations, pending = known.observations, list(known.unfinished.values())
         if _pauses(known):
-            known = self._read(experiment_id, curves=True)
             observations, pending = _foreseen(known)
         pending += [configuration for _, configuration in known.outstanding.values()]
         made = propose(known.problem, observations, pending, count, index=index, memory=known.memory, effort=effort)
@@ -152,7 +151,7 @@ class Proposals:
         with self._lock:
             known = self._known.pop(experiment_id, None)
         known = self._continued(known, experiment_id, curves=curves)
-        if known.stopped and not known.curved:
+        if (known.stopped or _pauses(known)) and not known.curved:
             known.curved = True
             known = self._continued(known, experiment_id, curves=True)
             known.observations = [_observation(trial, known) for trial in known.results]

@@ -1,7 +1,8 @@
 """A connection of its own that waits for what comes to a list.
 
-redis-py's client takes more processor time for one BLMPOP than a desk takes to read the calls that it brings: it keeps
-retries, metrics and a pool for every command. Here is one command on one connection, opened anew when it broke.
+With redis-py's client a `take` that waits could not be ended: closed under it, the client connects and waits again. Here
+is one command on one connection, opened anew by the next `take` when it broke, for .04 ms of processor time instead of
+.06 (docs/LOG.md).
 """
 
 from __future__ import annotations

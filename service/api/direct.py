@@ -2,8 +2,9 @@
 
 FastAPI's layers (five middlewares, routing, dependencies) take nearly twice the processor time of the endpoint
 itself (docs/LOG.md), and a loop makes thousands of such calls. Their routes stand in FastAPI like all others, for the
-OpenAPI page and for whatever is out of the ordinary: a call whose form is not the plainest, or whose body is not valid, goes on to FastAPI,
-which answers it as if nothing had been before it. So there is one place for every refusal, and it is not here.
+OpenAPI page and for whatever is out of the ordinary: a call whose form is not the plainest, or whose body is not
+valid, goes on to FastAPI, which answers it as if nothing had been before it. So there is one place for every refusal,
+and it is not here.
 """
 
 from __future__ import annotations

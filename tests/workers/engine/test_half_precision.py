@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workers.engine import Checkpoint, signature
+from workers.engine import Checkpoint, compiled, signature
 from workers.engine.device import multiplies_bfloat16
 from workers.engine.device_data import on_device
 from workers.engine.housing import Housing
@@ -197,7 +197,8 @@ def test_without_the_instructions_a_trial_goes_on_in_float32(named_problem, fini
     frozen = first.snapshot("trial")
 
     # When a processor without the instructions resumes it
-    monkeypatch.setattr(signature, "multiplies_bfloat16", lambda: False)
+    for module in (compiled, signature):
+        monkeypatch.setattr(module, "multiplies_bfloat16", lambda: False)
     second = problem.engine()
     second.admit(spec, frozen)
     rest = curve_of(finish(second)["trial"])
@@ -309,8 +310,8 @@ def test_float32_can_be_demanded(named_problem):
     problem = named_problem("mlp-tabular")
     engine = problem.engine(precision="float32")
     engine.admit(problem.spec(width=512, batch_size=120))
-    (found,) = engine._housing._populations.values()
-    assert not found.shape.half
+    (population,) = engine._housing._populations
+    assert population._way.name == "compiled"
 
 
 def test_a_program_in_bfloat16_runs_on_any_processor(named_problem, finish, curve_of):

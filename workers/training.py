@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -28,12 +29,11 @@ _log = structlog.get_logger(__name__)
 
 
 def warm_up(process: WorkerProcess) -> str:
-    """Imports torch (by importing this module) and what is compiled, chooses the device and publishes what can be
-    trained. The device.
-    """
+    """Imports torch (by importing this module), chooses the device and publishes what can be trained. The device."""
     device = device_name()
     if device == "cpu":
-        compiled.warm_up()
+        # Beside the rest: nobody waits for it but a first trial that comes at once.
+        threading.Thread(target=compiled.warm_up, name="compiled", daemon=True).start()
     with process.database.transaction() as tx:
         network_usecase.publish(tx, [describe(network) for network in networks().values()])
     _log.info("worker_ready", device=device)

@@ -260,8 +260,9 @@ def test_only_large_layers_are_rounded():
     [
         ("mlp-tabular", {"width": 128, "batch_size": 120}, "float32"),
         ("mlp-tabular", {"width": 256, "batch_size": 32}, "float32"),
-        ("mlp-tabular", {"width": 320, "batch_size": 120}, "bfloat16"),
-        ("mlp-tabular", {"width": 512, "batch_size": 64}, "bfloat16"),
+        ("mlp-tabular", {"width": 320, "batch_size": 120}, "float32"),
+        ("mlp-tabular", {"width": 512, "batch_size": 64}, "float32"),
+        ("mlp-tabular", {"width": 512, "batch_size": 120}, "bfloat16"),
         ("mlp-tabular", {"width": 512, "depth": 0, "batch_size": 120}, "float32"),
         ("mlp-regression", {"width": 512, "batch_size": 120}, "bfloat16"),
         ("cnn-image", {"width": 32}, "float32"),

@@ -41,7 +41,7 @@ _CACHED = 1 << 18
 
 _WORTH_ROUNDING = 12_000_000
 """Multiplications of a product, on the mean of the large layers', from which on half precision gains over what is
-compiled in float32: from 14,000,000 on, 1.0 to 2.4 times as fast with one or four members; .6 to 1.0 times at 8,000,000.
+compiled in float32: from 14,000,000 on, 1.0 to 2.4 times as fast with one or four members; at 8,000,000 .6 to 1.0.
 """
 
 _aten = torch.ops.aten

@@ -22,7 +22,7 @@ _COMMON: JsonObject = {
         {"name": "learning_rate", "type": "float", "low": 1e-4, "high": 0.02, "log": True},
         {"name": "dropout", "type": "float", "low": 0.0, "high": 0.5},
     ],
-    "fixed": {"width": 32, "depth": 1, "batch_size": 8},
+    "fixed": {"width": 256, "depth": 3, "batch_size": 8},
     "stopping": "none",
     "proposer": "quasirandom",
     "priors": "none",

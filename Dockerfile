@@ -10,7 +10,7 @@
 
 ARG PYTHON_VERSION=3.11
 
-# What both images run on, and as whom. Nothing is compiled in them: every dependency has a wheel.
+# What both images run on, and as whom. Nothing is built in them: every dependency has a wheel.
 FROM python:${PYTHON_VERSION}-slim AS runtime
 RUN groupadd --gid 10001 foretune \
  && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin foretune \
@@ -48,9 +48,13 @@ COPY migrations migrations
 COPY metalearner metalearner
 COPY workers workers
 RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps --force-reinstall .
+# Compiled for the processor that builds; on another one a worker compiles at its start (ten seconds) and keeps that.
+RUN cd / && NUMBA_CACHE_DIR=/opt/numba python -m workers.engine
 
 FROM runtime AS worker
 COPY --from=build-worker /opt/foretune /opt/foretune
+COPY --from=build-worker --chown=10001:10001 /opt/numba /home/foretune/.cache/numba
+ENV NUMBA_CACHE_DIR=/home/foretune/.cache/numba
 # SIGTERM means: finish the epoch, keep a checkpoint, hand back. Give it 40 seconds.
 ENV REMAP_SIGTERM=SIGQUIT
 USER 10001:10001

@@ -41,7 +41,7 @@ class TestTargets:
 
     def test_the_api_has_neither_torch_nor_the_code_that_needs_it(self, stages: Mapping[str, Stage]) -> None:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        heavy = re.compile(r"^(torch|scikit-learn|scipy|pandas|botorch)\b")
+        heavy = re.compile(r"^(torch|numba|scikit-learn|scipy|pandas|botorch)\b")
         assert not [name for name in extras["api"] if heavy.match(name)]
         assert packages_in(stages["build-api"]) == {"foretune", "service", "migrations"}
 

@@ -64,7 +64,7 @@ class Compiled:
         operations = 6.0 * bucket * sum(before * after for _, before, after in shape.layers)
         self._updates_at_once = max(1, int(_OPERATIONS_AT_ONCE / operations))
         self._room = np.empty(kernel.room_for(max(bucket, _EVALUATED_AT_ONCE), self._net.widths), dtype=np.float32)
-        self._words = words(torch.Size((bucket, shape.width)), data.device).numpy().reshape(-1)
+        self._dropout = _dropout(slot, shape.width)
         self._x, self._y = data.wide_train_x.numpy(), _numbers(data.train_y)
         self._val_x, self._val_y = data.wide_val_x.numpy(), _numbers(data.val_y)
         self._member: kernel.Member | None = None
@@ -93,7 +93,7 @@ class Compiled:
             self._net,
             self._member,
             kernel.Rows(self._x, self._y, self._places[now], self._counts[now]),
-            self._dropout(slot, now),
+            self._dropout._replace(keys=self._keys[now]),
             slot.settings.label_smoothing,
             _optimizer(slot, self._rates[now]),
             losses,
@@ -110,13 +110,6 @@ class Compiled:
             return [classification_metrics(first, second, len(self._val_y))]
         return [regression_metrics(first, second, slot.data.prepared)]
 
-    def _dropout(self, slot: Slot, now: slice) -> kernel.Dropout:
-        if not slot.dropouts:
-            return _NOTHING_DROPPED
-        layer = slot.dropouts[0]
-        scale = np.float32(layer.scale_bits.view(torch.float32))
-        return kernel.Dropout(self._words, self._keys[now], np.int32(layer.threshold), scale)
-
 
 def warm_up() -> None:
     """Compiles, or loads what was compiled before: the first trial then does not wait for it."""
@@ -127,6 +120,15 @@ def warm_up() -> None:
     optimizer = kernel.Optimizer(kernel.SGD, np.zeros(1), 1, (0.0, 0.0, 0.0, 0.0), np.float32(0.0))
     kernel.train(net, member, rows, _NOTHING_DROPPED, 0.0, optimizer, np.zeros(1))
     kernel.evaluate(net, member, table, numbers, _NOTHING_DROPPED, 1)
+
+
+def _dropout(slot: Slot, width: int) -> kernel.Dropout:
+    """That of its layers, which are alike, still without keys."""
+    if not slot.dropouts:
+        return _NOTHING_DROPPED
+    layer = slot.dropouts[0]
+    table = words(torch.Size((slot.batches.bucket, width)), slot.data.device).numpy().reshape(-1)
+    return kernel.Dropout(table, _NO_KEYS, np.int32(layer.threshold), np.float32(layer.scale_bits.view(torch.float32)))
 
 
 def _optimizer(slot: Slot, rates: NDArray[np.float64]) -> kernel.Optimizer:

@@ -3,6 +3,7 @@
     python -m benchmarks.tuning_wallclock                  # five seeds, both data sets
     python -m benchmarks.tuning_wallclock --quick          # two seeds
     python -m benchmarks.tuning_wallclock --seeds 1 --only digits
+    python -m benchmarks.tuning_wallclock --our-trials 512 # ours goes on until it has what Optuna's 64 trials found
 
 In each repeat Optuna tunes first: TPE and Hyperband, RDBStorage on the stack's own Postgres, one process a core,
 64 trials of up to 20 epochs, each trained by an ordinary loop over the same network and data. The best validation
@@ -90,7 +91,7 @@ def main() -> None:
             settle({name: pid for name in stack.supervisor.names() if (pid := stack.supervisor.pid(name))})
             for task in tasks:
                 for seed in range(arguments.seeds):
-                    outcomes.append(_repeat(task, seed, client, optuna))
+                    outcomes.append(_repeat(task, seed, arguments.our_trials, client, optuna))
                     _print_one(outcomes[-1])
             print(f"\n{arguments.processes} processes against {_workers(stack)} train worker(s)")
     for task in tasks:
@@ -99,10 +100,10 @@ def main() -> None:
     print(f"all of it: {arguments.json}")
 
 
-def _repeat(task: Task, seed: int, client: Client, optuna: OptunaSide) -> Outcome:
+def _repeat(task: Task, seed: int, trials: int, client: Client, optuna: OptunaSide) -> Outcome:
     theirs = optuna.tune(task, seed)
     target = max(point.value for point in theirs)
-    ours = _tune(client, task, seed, target)
+    ours = _tune(client, task, seed, target, trials)
     first, mine = _first(theirs, target), _first(ours, target)
     assert first is not None
     return Outcome(
@@ -121,14 +122,14 @@ def _repeat(task: Task, seed: int, client: Client, optuna: OptunaSide) -> Outcom
     )
 
 
-def _tune(client: Client, task: Task, seed: int, target: float) -> list[Point]:
+def _tune(client: Client, task: Task, seed: int, target: float, trials: int) -> list[Point]:
     """Every epoch of our experiment, as a reader of its stream sees them."""
     began = time.perf_counter()
     experiment = client.experiments.create(
         mode="managed",
         dataset=task.data,
         network=NETWORK,
-        budget={"max_trials": TRIALS, "max_epochs": EPOCHS, "target": target},
+        budget={"max_trials": trials, "max_epochs": EPOCHS, "target": target},
         priors="none",
         share_history=False,
         seed=seed,
@@ -202,6 +203,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="5, or 2 with --quick")
     parser.add_argument("--only", nargs="*", choices=("digits", "fashion"), default=["digits", "fashion"])
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="Optuna's (one a core)")
+    parser.add_argument("--our-trials", type=int, default=TRIALS, help="of ours, at most (as many as Optuna's)")
     parser.add_argument("--json", type=Path, default=Path("tuning_wallclock.json"))
     arguments = parser.parse_args()
     arguments.seeds = arguments.seeds or (2 if arguments.quick else 5)

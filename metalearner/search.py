@@ -108,4 +108,4 @@ class _Moves:
         moved = np.where(self.anew | np.isnan(rows), self.places, rows + self.steps)
         # Mirrored at the walls, so that they attract no more than they should.
         moved = np.abs(moved, out=moved)
-        return np.asarray(np.minimum(moved, 2.0 - moved))
+        return np.asarray(np.clip(np.minimum(moved, 2.0 - moved), 0.0, 1.0))

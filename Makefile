@@ -44,4 +44,5 @@ $(VENV)/bin/pip:
 
 $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
+	$(BIN)/python -m workers.engine
 	touch $@

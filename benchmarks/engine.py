@@ -45,6 +45,7 @@ from workers.datasets.dataset import Modality
 from workers.datasets.prepare import PreparedData, prepare
 from workers.engine import Engine, trial_spec
 from workers.engine.housing import Housing
+from workers.engine.plain_loop import PlainLoop
 from workers.networks import DataShape, Dropout, Network, get_network
 
 Way = Literal["ordinary", "loop", "engine"]
@@ -156,7 +157,7 @@ def ours(case: Case, device: torch.device, *, stacked: bool) -> Callable[[], int
     network, data = case.load()
     engine = Engine(network, data, device, capacity=case.members)
     if not stacked:
-        engine._housing = Housing(engine._data, lambda _: None)
+        engine._housing = Housing(engine._data, lambda _: PlainLoop())
     for member in range(case.members):
         values = {**case.configuration, "learning_rate": 3e-3}
         engine.admit(trial_spec(network, str(member), values, max_epochs=_ENDLESS, seed=member))

@@ -39,15 +39,27 @@ class GPSettings:
     kernels: int = 1
     """Expected improvement is averaged over so many that the results leave possible, while there are few results."""
     prior: gp.Prior = field(default_factory=gp.Prior)
+    rivals: tuple[gp.Prior, ...] = ()
+    """Priors that the kernels are drawn under as well, each in proportion to its evidence, while results are fewest."""
 
 
 SETTINGS: dict[Effort, GPSettings] = {
     Effort.FAST: GPSettings(SearchPlan(96, 96, 2, 1, 32), points=64, growth=1.15, iterations=15),
-    Effort.THOROUGH: GPSettings(SearchPlan(200, 200, 3, 3, 24), points=256, growth=1.0, iterations=60, kernels=12),
+    Effort.THOROUGH: GPSettings(
+        SearchPlan(200, 200, 3, 3, 24),
+        points=256,
+        growth=1.0,
+        iterations=60,
+        kernels=12,
+        rivals=(gp.Prior(trend=1.0), gp.Prior(common=0.85), gp.Prior(trend=1.0, common=0.85)),
+    ),
 }
 _INCUMBENTS = 5
 _FEW = 64
 """With more results the kernel is as good as known."""
+_FEWEST = 30
+"""With more results rival priors have had their say: trends and common length scales are wrong about cliffs and about
+parameters that do not matter, and then stand in the way."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,8 @@ def surrogate(history: History, memory: Memory, settings: GPSettings) -> Surroga
 
 def _posteriors(model: Surrogate, history: History, settings: GPSettings) -> list[gp.Posterior]:
     """The surrogate's own, and with few results those of other kernels that they leave possible: a single kernel is
-    too sure of itself (Snoek et al. 2012, arXiv 1206.2944, average the acquisition by slice sampling).
+    too sure of itself (Snoek et al. 2012, arXiv 1206.2944, average the acquisition by slice sampling), and so is a
+    single prior (Malkomes et al. 2016, Bayesian optimization for automated model selection).
     """
     seen = len(history)
     if settings.kernels == 1 or seen > _FEW:
@@ -109,8 +122,22 @@ def _posteriors(model: Surrogate, history: History, settings: GPSettings) -> lis
     places, _, scores = chosen(history, seen, settings.points)
     features, groups = history.features[places], history.encoding.groups
     generator = np.random.default_rng(seen)
-    kernels = gp.likely(model.posterior.kernel, features, scores, groups, settings.prior, settings.kernels, generator)
-    return [model.posterior, *(gp.condition(one, groups, features, scores) for one in kernels[1:])]
+    drawn, evidences = [], []
+    for prior in (settings.prior, *(settings.rivals if seen <= _FEWEST else ())):
+        own = prior == settings.prior
+        mode = model.posterior.kernel if own else gp.fit(features, scores, groups, prior, settings.iterations)
+        kernels, evidence = gp.likely(mode, features, scores, groups, prior, settings.kernels, generator)
+        drawn.append(kernels)
+        evidences.append(evidence)
+    counts = _shared_out(settings.kernels, np.exp(np.array(evidences) - max(evidences)))
+    kernels = [one for kernels, count in zip(drawn, counts, strict=True) for one in kernels[:count]]
+    return [gp.condition(one, groups, features, scores) for one in kernels]
+
+
+def _shared_out(count: int, weights: Array) -> Index:
+    """`count` things in proportion to weights (k,), in whole numbers."""
+    ends = np.round(count * np.cumsum(weights) / weights.sum()).astype(np.intp)
+    return np.asarray(np.diff(ends, prepend=0))
 
 
 def _fitted(history: History, count: int, settings: GPSettings) -> gp.Kernel:

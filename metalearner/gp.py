@@ -3,7 +3,9 @@
 Symbols: n observations, P feature columns, G length scales (one a dimension of the space), m candidates.
     r²(a, b) = sum_p (a_p - b_p)² / l_{g(p)}²
     k(r) = s (1 + √5 r + 5r²/3) exp(-√5 r),   dk/d(r²) = -(5/6) s (1 + √5 r) exp(-√5 r)
-    K = k + c 11ᵀ + v I                        c: a flat prior of the mean;  v: noise and jitter
+    K = k + c 11ᵀ + b BBᵀ + v I                c: a flat prior of the mean;  v: noise and jitter
+    B: z and its second Legendre polynomial (3z² - 1)/2 for each column, z = 2a - 1, over √G;  b: the trend's variance,
+       0 unless asked for (Rasmussen & Williams 2006, section 2.7: a mean of basis functions with a normal prior)
     log p(y) = -½ yᵀK⁻¹y - ½ log|K|,  d/dθ = ½ tr((ααᵀ - K⁻¹) dK/dθ),  α = K⁻¹y
 Length scales have the dimension-scaled log-normal prior of Hvarfner et al. (2024, arXiv 2402.02229).
 No torch: importing it and its cost a call are more than a whole proposal here takes.
@@ -39,6 +41,10 @@ class Prior:
     noise_mean: float = -7.0
     noise_deviation: float = 2.5
     mean_variance: float = 1.0
+    common: float = 0.0
+    """Which share of the variance of the length scales' logarithms all dimensions have in common."""
+    trend: float = 0.0
+    """The variance b of a quadratic trend, without interactions, beneath the process."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +55,28 @@ class Kernel:
     scale: float
     noise: float
     mean_variance: float
+    trend: float = 0.0
 
     def scaled(self, features: Array, groups: Index) -> Array:
-        """Features divided by their length scales: (m, P) -> (m, P)."""
-        return features / self.length_scales[groups]
+        """Features divided by their length scales: (m, P) -> (m, P). With a trend √b B follows them: (m, 3P)."""
+        points = features / self.length_scales[groups]
+        if not self.trend:
+            return points
+        return np.concatenate([points, math.sqrt(self.trend) * _basis(features, len(self.length_scales))], axis=1)
 
     def between(self, left: Array, right: Array) -> Array:
-        """Prior covariances, noise not included, of scaled features: (m, P), (n, P) -> (m, n)."""
-        covariances = _matern(squared_distances(left, right), self.scale)
+        """Prior covariances, noise not included, of m and n points from `scaled`: (m, n)."""
+        columns = left.shape[1] // 3 if self.trend else left.shape[1]
+        covariances = _matern(squared_distances(left[:, :columns], right[:, :columns]), self.scale)
         covariances += self.mean_variance
+        if self.trend:
+            covariances += left[:, columns:] @ right[:, columns:].T
         return covariances
+
+    def variance(self, points: Array) -> float | Array:
+        """Prior variances of m points from `scaled`: (m,), or one number where all are equal."""
+        flat = self.scale + self.mean_variance
+        return flat + (points[:, points.shape[1] // 3 :] ** 2).sum(1) if self.trend else flat
 
 
 @dataclass(frozen=True)
@@ -67,7 +85,7 @@ class Posterior:
 
     kernel: Kernel
     groups: Index  # (P,)
-    points: Array  # (n, P), scaled
+    points: Array  # (n, P), scaled; (n, 3P) with a trend
     diagonal: Array  # (n,), what v adds to K
     whitening: Array  # (n, n), W: the inverse of K's lower Cholesky factor, so K⁻¹ = WᵀW
     weights: Array  # (n,), α
@@ -75,9 +93,10 @@ class Posterior:
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Mean and variance of the noiseless outcome: (m, P) -> (m,), (m,)."""
-        cross = self.kernel.between(self.kernel.scaled(features, self.groups), self.points)
+        points = self.kernel.scaled(features, self.groups)
+        cross = self.kernel.between(points, self.points)
         whitened = cross @ self.whitening.T
-        variance = self.kernel.scale + self.kernel.mean_variance - np.vecdot(whitened, whitened)
+        variance = self.kernel.variance(points) - np.vecdot(whitened, whitened)
         return cross @ self.weights, np.maximum(variance, 1e-12)
 
     def fitted(self) -> Array:
@@ -157,11 +176,13 @@ def likely(
     prior: Prior,
     count: int,
     generator: np.random.Generator,
-) -> list[Kernel]:
-    """`count` kernels that the outcomes leave possible, `kernel`, the most probable one, the first.
+) -> tuple[list[Kernel], float]:
+    """`count` kernels that the outcomes leave possible, `kernel`, the most probable one, the first; and the logarithm
+    of the prior's evidence, up to a constant that no prior changes.
 
     The others are drawn from Laplace's approximation: the normal distribution around the mode whose precision is the
-    Hessian there, here by central differences of the gradient. Where it is flat they stay within some units.
+    Hessian H there, here by central differences of the gradient. Where it is flat they stay within some units. By the
+    same approximation the evidence is the density at the mode / √|H| (MacKay 2003, equation 27.4).
     """
     objective = _Objective(features, targets, groups, prior)
     mode = objective.logs(kernel)
@@ -169,9 +190,11 @@ def likely(
     rows = [objective(mode + step)[1] - objective(mode - step)[1] for step in steps]
     hessian = np.array(rows) / (2.0 * _DIFFERENCE)
     precisions, axes = np.linalg.eigh(0.5 * (hessian + hessian.T))
-    away = generator.standard_normal((count - 1, len(mode))) / np.sqrt(np.maximum(precisions, _LEAST_PRECISION))
+    precisions = np.maximum(precisions, _LEAST_PRECISION)
+    away = generator.standard_normal((count - 1, len(mode))) / np.sqrt(precisions)
     low, high = np.array(objective.bounds).T
-    return [kernel, *(objective.kernel(np.clip(mode + axes @ one, low, high)) for one in away)]
+    evidence = -objective(mode)[0] - 0.5 * (objective.log_determinant + np.log(precisions).sum())
+    return [kernel, *(objective.kernel(np.clip(mode + axes @ one, low, high)) for one in away)], float(evidence)
 
 
 class _Objective:
@@ -181,18 +204,26 @@ class _Objective:
         self._features = features
         self._targets = targets
         self._groups = groups
-        self._mean_variance = prior.mean_variance
+        self._prior = prior
         self.count = count = int(groups.max()) + 1
+        self._mean: float | Array = prior.mean_variance
+        if prior.trend:
+            basis = _basis(features, count)
+            self._mean = prior.mean_variance + prior.trend * (basis @ basis.T)
         length_mean = prior.length_scale_mean + 0.5 * math.log(count)
         self.means = np.array([length_mean] * count + [prior.scale_mean, prior.noise_mean])
-        self._deviations = np.array(
-            [prior.length_scale_deviation] * count + [prior.scale_deviation, prior.noise_deviation]
+        covariance = np.diag(
+            [prior.length_scale_deviation**2] * count + [prior.scale_deviation**2, prior.noise_deviation**2]
         )
+        covariance[:count, :count] *= 1.0 - prior.common
+        covariance[:count, :count] += prior.common * prior.length_scale_deviation**2
+        self._precision = np.linalg.inv(covariance)
+        self.log_determinant = float(np.linalg.slogdet(covariance)[1])
         self.bounds = [(-4.0, 8.0)] * count + [(-6.0, 4.0), (math.log(JITTER), 0.5)]
 
     def kernel(self, logs: Array) -> Kernel:
         scale, noise = np.exp(logs[self.count :]).tolist()
-        return Kernel(np.exp(logs[: self.count]), scale, noise, self._mean_variance)
+        return Kernel(np.exp(logs[: self.count]), scale, noise, self._prior.mean_variance, self._prior.trend)
 
     def logs(self, kernel: Kernel) -> Array:
         return np.log([*kernel.length_scales, kernel.scale, kernel.noise])
@@ -204,8 +235,9 @@ class _Objective:
         distances = np.sqrt(5.0 * squared_distances(points, points))
         decay = scale * np.exp(-distances)
         kernel = decay * (1.0 + distances + distances**2 / 3.0)
-        factor, failed = dpotrf(_with_diagonal(kernel + self._mean_variance, noise + JITTER).T, lower=1, overwrite_a=1)
-        penalty = (logs - self.means) / self._deviations
+        factor, failed = dpotrf(_with_diagonal(kernel + self._mean, noise + JITTER).T, lower=1, overwrite_a=1)
+        away = logs - self.means
+        pull = self._precision @ away
         if failed:
             return 1e10, np.zeros_like(logs)
         inverse, _ = dpotri(factor, lower=1)
@@ -213,7 +245,7 @@ class _Objective:
         inverse = inverse + inverse.T
         _diagonal(inverse)[:] *= 0.5
         weights = inverse @ self._targets
-        value = 0.5 * self._targets @ weights + np.log(np.diagonal(factor)).sum() + 0.5 * penalty @ penalty
+        value = 0.5 * self._targets @ weights + np.log(np.diagonal(factor)).sum() + 0.5 * away @ pull
         outer = 0.5 * (np.outer(weights, weights) - inverse)
         slope = outer * (decay * (1.0 + distances))  # -(6/5) dL/d(r²) for each pair
         spread = points**2 * slope.sum(1)[:, None] - points * (slope @ points)
@@ -222,7 +254,13 @@ class _Objective:
         gradient[:count] = (10.0 / 3.0) * np.bincount(self._groups, spread.sum(0), count)
         gradient[count] = (outer * kernel).sum()
         gradient[count + 1] = noise * np.trace(outer)
-        return float(value), penalty / self._deviations - gradient
+        return float(value), pull - gradient
+
+
+def _basis(features: Array, dimensions: int) -> Array:
+    """B: (m, P) -> (m, 2P)."""
+    z = 2.0 * features - 1.0
+    return np.concatenate([z, 1.5 * z**2 - 0.5], axis=1) / math.sqrt(dimensions)
 
 
 def squared_distances(left: Array, right: Array) -> Array:

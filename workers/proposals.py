@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -33,6 +34,8 @@ from service.usecases.trials import Proposed
 from workers.priors import Priors, described, described_gate, evidence_json, priors_of, with_knowledge
 
 _KEPT_EXPERIMENTS = 64
+_FRESH_S = 0.1
+"""Thresholds come from curves that were read within this time: short epochs end every few milliseconds."""
 _OUTSTANDING_S = 30.0
 """A proposal that nobody turned into a trial by then is forgotten."""
 _TELLING = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED, TrialState.COMPLETED, TrialState.STOPPED)
@@ -59,6 +62,8 @@ class _Known:
     """Whether some trial was stopped early."""
     curved: bool = False
     """Whether observations have curves: from then on."""
+    curves_at: float = -math.inf
+    """When curves were read last."""
     memory: Memory = field(default_factory=Memory)
     outstanding: dict[int, tuple[float, Configuration]] = field(default_factory=dict)
     """Proposals by index that are not trials yet, with the time at which they are given up."""
@@ -105,7 +110,8 @@ class Proposals:
         known = self._known.get(experiment_id)
         if known is not None and known.experiment.stopping == StoppingPolicy.NONE:
             return {}
-        known = self._read(experiment_id, curves=True)
+        if known is None or time.monotonic() - known.curves_at > _FRESH_S:
+            known = self._read(experiment_id, curves=True)
         if _pauses(known):
             bars = halving.bars(known.problem, known.curves, known.experiment.trials_created)
             return {epoch: bars[epoch] for epoch in epochs if epoch in bars}
@@ -166,6 +172,7 @@ class Proposals:
         trials_seq = known.trials_seq if known else 0
         wanted = curves or (known is not None and known.curved)
         points_seq = (known.points_seq if known else 0) if wanted else None
+        read_at = time.monotonic()
         with self._database.reading() as tx:
             changes = usecase.changes_since(tx, experiment_id, trials_seq, points_seq)
             defaults: JsonObject = {}
@@ -180,6 +187,8 @@ class Proposals:
                 known = _Known(changes.experiment, problem, priors, Curves(problem.goal))
             known.problem, known.memory, known.outstanding = problem, Memory(), {}
         known.experiment = changes.experiment
+        if wanted:
+            known.curves_at = read_at
         _take_in(known, changes)
         return known
 

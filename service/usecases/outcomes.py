@@ -24,6 +24,13 @@ class Measured:
     metrics: dict[str, float]
 
 
+def known_epochs(ledger: Ledger, trial: StoredTrial, reports: Sequence[Measured]) -> set[int]:
+    """The epochs of the trial that were told before; a report of new ones alone need not ask."""
+    if all(report.epoch > trial.epochs for report in reports):
+        return set()
+    return ledger.epochs_measured([trial.id])[trial.id]
+
+
 def measure(ledger: Ledger, trial: StoredTrial, reports: Sequence[Measured], known: set[int]) -> StoredTrial:
     """Writes what is new among `reports`, given the epochs that are `known`; the trial as it then is."""
     fresh = {report.epoch: report for report in reports if report.epoch not in known}

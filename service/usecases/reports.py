@@ -43,7 +43,7 @@ def record(ledger: Ledger, bus: Bus, trial_id: str, request: MeasurementsRequest
     _running(trial)
     reports = [Measured(one.epoch, one.value, one.seconds, one.metrics) for one in request.measurements]
     _within_budget(trial, reports)
-    known = _known_epochs(ledger, trial, reports)
+    known = outcomes.known_epochs(ledger, trial, reports)
     trial = outcomes.measure(ledger, trial, reports, known)
     if outcomes.finish_experiment_if_due(ledger):
         return _answer(Decision.STOP, request.lease, ledger.now)
@@ -104,13 +104,6 @@ def _within_budget(trial: StoredTrial, reports: list[Measured]) -> None:
         if report.epoch > trial.max_epochs:
             message = f"epoch {report.epoch} lies beyond the budget of {trial.max_epochs} epochs a trial"
             raise InvalidRequest(message, errors=[FieldError(("body", "measurements", position, "epoch"), message)])
-
-
-def _known_epochs(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> set[int]:
-    """The epochs of the trial that were told before; a report of new ones alone need not ask."""
-    if all(report.epoch > trial.epochs for report in reports):
-        return set()
-    return ledger.epochs_measured([trial.id])[trial.id]
 
 
 def _decide(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> Decision:

@@ -164,14 +164,14 @@ def thaw(
     Where none is and nothing else is left to do, the paused ones are ended: as long as nothing happened after event
     `seen`, up to which they were judged. Raises NotFound when the experiment was deleted.
     """
-    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish, reads=trial_ids) as ledger:
         if ledger.state is not ExperimentState.RUNNING:
             return []
         now = ledger.experiment
         if not trial_ids and now.event_seq == seen and now.trials_paused + now.trials_finished == now.max_trials:
             outcomes.stop_paused(ledger)
             return []
-        found = ledger.trials(trial_ids)
+        found = ledger.known
         paused = [found[one] for one in trial_ids if one in found and found[one].state is TrialState.PAUSED]
         return [
             _take(ledger, trial, worker) for trial in paused[: max(0, min(slots, now.parallelism - now.trials_running))]
@@ -192,17 +192,16 @@ def report(
     `thresholds`: the stopping policy's, from `metalearner`. `pauses`: who falls behind is paused, not ended.
     Raises NotFound when the experiment was deleted.
     """
-    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
-        held = ledger.trials([one.trial_id for one in reports])
-        known = ledger.epochs_measured(list(held))
+    reads = [one.trial_id for one in reports]
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish, reads=reads) as ledger:
         verdicts, kept = {}, set()
         for one in reports:
-            trial = held.get(one.trial_id)
+            trial = ledger.known.get(one.trial_id)
             if trial is None or trial.attempts != one.attempts or trial.state is not TrialState.RUNNING:
                 stopped = trial is not None and trial.attempts == one.attempts and trial.state.finished
                 verdicts[one.trial_id] = Verdict.STOP if stopped else Verdict.LOST
                 continue
-            verdicts[one.trial_id] = _report_one(ledger, trial, one, known[trial.id], thresholds, pauses=pauses)
+            verdicts[one.trial_id] = _report_one(ledger, trial, one, thresholds, pauses=pauses)
             if one.checkpoint is not None:
                 kept.add(trial.id)
         if outcomes.finish_experiment_if_due(ledger):
@@ -259,11 +258,11 @@ def _report_one(
     ledger: Ledger,
     trial: StoredTrial,
     one: TrialReport,
-    known: set[int],
     thresholds: Mapping[int, float],
     *,
     pauses: bool,
 ) -> Verdict:
+    known = outcomes.known_epochs(ledger, trial, one.measured)
     trial = outcomes.measure(ledger, trial, one.measured, known)
     trial = ledger.update_trial(trial, lease_until=_expiry(ledger), checkpoint=one.checkpoint or trial.checkpoint)
     if one.failed is not None:

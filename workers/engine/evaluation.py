@@ -96,8 +96,7 @@ def _evaluate_classification(forward: Forward, chunks: Iterable[tuple[Tensor, Te
         correct.add((outputs.argmax(2) == targets).sum(1))
         rows += len(targets)
     return [
-        {"val_accuracy": right / rows, "val_loss": loss / rows}
-        for right, loss in zip(correct.values, losses.values, strict=True)
+        classification_metrics(loss, right, rows) for loss, right in zip(losses.values, correct.values, strict=True)
     ]
 
 
@@ -105,24 +104,32 @@ def _evaluate_regression(
     forward: Forward, data: PreparedData, chunks: Iterable[tuple[Tensor, Tensor]]
 ) -> list[dict[str, float]]:
     squared, absolute = _Sums(), _Sums()
-    rows = 0
     for inputs, targets in chunks:
         errors = forward(inputs).float()[:, :, 0] - targets  # (m, B)
         squared.add(errors.square().sum(1))
         absolute.add(errors.abs().sum(1))
-        rows += len(targets)
-    true = data.val_y.double()
-    spread = float((true - true.mean()).square().sum())
     return [
-        {
-            "val_rmse": math.sqrt(square / rows) * data.target_scale,
-            "val_mae": distance / rows * data.target_scale,
-            # As scikit-learn has it where all targets are equal and r2 is undefined.
-            "val_r2": 1.0 - square / spread if spread > 0.0 else float(square == 0.0),
-            "val_loss": square / rows,
-        }
+        regression_metrics(square, distance, data)
         for square, distance in zip(squared.values, absolute.values, strict=True)
     ]
+
+
+def classification_metrics(loss: float, right: float, rows: int) -> dict[str, float]:
+    """From the sum of the cross-entropies of all rows and the number of those that are right."""
+    return {"val_accuracy": right / rows, "val_loss": loss / rows}
+
+
+def regression_metrics(squares: float, distances: float, data: PreparedData) -> dict[str, float]:
+    """From the sums of the squared and of the absolute errors of all validation rows."""
+    true = data.val_y.double()
+    rows, spread = len(true), float((true - true.mean()).square().sum())
+    return {
+        "val_rmse": math.sqrt(squares / rows) * data.target_scale,
+        "val_mae": distances / rows * data.target_scale,
+        # As scikit-learn has it where all targets are equal and r2 is undefined.
+        "val_r2": 1.0 - squares / spread if spread > 0.0 else float(squares == 0.0),
+        "val_loss": squares / rows,
+    }
 
 
 def _evaluate_text(

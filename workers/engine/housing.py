@@ -1,5 +1,6 @@
 """Which trial trains in which population, and whose turn it is.
 
+What can be compiled trains alone, and so does what only the plain loop can train. All else is stacked.
 Populations of one signature have a largest size, beyond which stacking gains nothing (see `workers.engine.pace`). A
 trial joins one with room; when many have left, two that fit together are merged, so that no population below 70 % of
 its size stands beside another that has room for it.
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from workers.engine.compiled import Compiled, can_compile
 from workers.engine.device import free_cache
 from workers.engine.device_data import DeviceData
 from workers.engine.pace import size_search
@@ -18,27 +20,32 @@ from workers.engine.population import EpochEnd, Population
 from workers.engine.rows import Rows
 from workers.engine.signature import Signature, signature_of
 from workers.engine.slot import Slot
-from workers.engine.way import Stacked, StepFailed
+from workers.engine.way import Stacked, StepFailed, Way
 
 _WELL_FILLED = 0.7
 _log = logging.getLogger(__name__)
 
 
-class Housing:
-    """Houses the trials of one engine in populations, by what `sign` says of each (None: by the plain loop, alone)."""
+def home_of(slot: Slot) -> Signature | Way:
+    """The signature of a trial that is stacked; else its own way to train."""
+    return Compiled(slot) if can_compile(slot) else signature_of(slot) or PlainLoop()
 
-    def __init__(self, data: DeviceData, sign: Callable[[Slot], Signature | None] = signature_of) -> None:
-        self._data, self._sign = data, sign
+
+class Housing:
+    """Houses the trials of one engine in populations, each as `choose` says."""
+
+    def __init__(self, data: DeviceData, choose: Callable[[Slot], Signature | Way] = home_of) -> None:
+        self._data, self._choose = data, choose
         self._populations: dict[Population, Signature | None] = {}
 
     def admit(self, slot: Slot) -> None:
         """Finds a population with room, or founds one. What runs out of memory here leaves everything as it was."""
-        signature = self._sign(slot)
-        if signature is None:
-            self._found(slot, None)
-            return
-        slot.store_as(signature.shape.stored())
-        self._house(slot, signature)
+        home = self._choose(slot)
+        if isinstance(home, Signature):
+            slot.store_as(home.shape.stored())
+            self._house(slot, home)
+        else:
+            self._found_alone(slot, home)
 
     def release(self, slot: Slot) -> None:
         """Takes a trial out, if it still trains."""
@@ -62,23 +69,25 @@ class Housing:
             return ends
         return []
 
-    def _house(self, slot: Slot, signature: Signature | None) -> None:
-        roomy = [] if signature is None else [one for one in self._of(signature) if self._room(one)]
+    def _house(self, slot: Slot, signature: Signature) -> None:
+        roomy = [one for one in self._of(signature) if self._room(one)]
         if roomy:
             roomy[0].join(slot)
-        else:
-            self._found(slot, signature)
+            return
+        rows = Rows(slot)
+        program = signature.shape.program(slot.flat.layout, self._data)
+        self._found(slot, Population(Stacked(program, rows), rows, self._progress), signature)
 
-    def _found(self, slot: Slot, signature: Signature | None) -> None:
-        progress = min((population.progress for population in self._populations), default=0.0)
-        if signature is None:
-            population = Population(PlainLoop(), None, progress)
-        else:
-            rows = Rows(slot)
-            program = signature.shape.program(slot.flat.layout, self._data)
-            population = Population(Stacked(program, rows), rows, progress)
+    def _found_alone(self, slot: Slot, way: Way) -> None:
+        self._found(slot, Population(way, None, self._progress), None)
+
+    def _found(self, slot: Slot, population: Population, signature: Signature | None) -> None:
         population.join(slot)
         self._populations[population] = signature
+
+    @property
+    def _progress(self) -> float:
+        return min((population.progress for population in self._populations), default=0.0)
 
     def _learn(self, population: Population) -> None:
         """Takes in a population's pace; the sizes of all its kind may follow."""
@@ -89,10 +98,11 @@ class Housing:
         before = search.size
         if search.note(len(population.members), population.pace.seconds, more=len(alike) > 1):
             _log.info("populations of %s: %d members at most, %d before", signature, search.size, before)
-            self._arrange(alike, search.size)
+            self._arrange(signature, search.size)
 
-    def _arrange(self, populations: list[Population], size: int) -> None:
-        """Distributes the members anew over populations of at most `size`; the first ones are filled."""
+    def _arrange(self, signature: Signature, size: int) -> None:
+        """Distributes the members of a kind anew over populations of at most `size`; the first ones are filled."""
+        populations = self._of(signature)
         for position, population in enumerate(populations):
             for later in populations[position + 1 :]:
                 while later.members and len(population.members) < size:
@@ -100,7 +110,7 @@ class Housing:
             while len(population.members) > size:
                 slot = population.members[-1]
                 population.leave(slot)
-                self._house(slot, self._populations[population])
+                self._house(slot, signature)
         for population in populations:
             if not population.members:
                 del self._populations[population]
@@ -135,7 +145,7 @@ class Housing:
             return
         _log.error("stacking %s failed; its members are trained by the plain loop", signature, exc_info=error)
         for slot in members:
-            self._found(slot, None)
+            self._found_alone(slot, PlainLoop())
 
     def _of(self, signature: Signature) -> list[Population]:
         return [population for population, theirs in self._populations.items() if theirs == signature]

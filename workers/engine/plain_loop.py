@@ -28,9 +28,8 @@ class PlainLoop:
     def begin_epochs(self, members: Sequence[Slot]) -> None:
         """Nothing is prepared."""
 
-    def step(self, members: Sequence[Slot]) -> Tensor:  # (n,)
-        losses = [_step(member) for member in members]
-        return losses[0].view(1) if len(losses) == 1 else torch.stack(losses)
+    def step(self, members: Sequence[Slot]) -> Tensor:  # (1, n)
+        return torch.stack([_step(member) for member in members]).unsqueeze(0)
 
     def evaluate(self, members: Sequence[Slot]) -> list[dict[str, float]]:
         return [_evaluate(member) for member in members]

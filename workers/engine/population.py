@@ -83,7 +83,7 @@ class Population:
         Members that fail, or have trained all their epochs, leave. Raises StepFailed.
         """
         ends: list[EpochEnd] = []
-        waiting: list[Tensor] = []  # the losses (n,) of updates that were not read yet
+        waiting: list[Tensor] = []  # the losses (R, n) of updates that were not read yet
         while not ends:
             if self._changed or self._left == 0:
                 self._begin()
@@ -91,7 +91,7 @@ class Population:
                 ends = self._step(waiting)
             ended = [] if self._left else [member for member in self.members if member.left == 0]
             late = deadline is not None and time.perf_counter() >= deadline
-            if waiting and (ended or late or len(waiting) >= _LOSSES_AT_ONCE):
+            if waiting and (ended or late or sum(map(len, waiting)) >= _LOSSES_AT_ONCE):
                 ends += self._read(waiting)
                 ended = [member for member in ended if member in self.members]
             if ended:
@@ -113,8 +113,8 @@ class Population:
             self._way.begin_epochs(members)
 
     def _step(self, waiting: list[Tensor]) -> list[EpochEnd]:
-        """One update of everybody. A single member that raises is out, and returned; so are those, when a step fails,
-        whose divergence is found in the losses that wait: it came first.
+        """One update of everybody, or some. A single member that raises is out, and returned; so are those, when a step
+        fails, whose divergence is found in the losses that wait: it came first.
         """
         started = time.perf_counter()
         members = self.members
@@ -128,20 +128,21 @@ class Population:
                 raise
             return [self._failed(members[0], error)]
         waiting.append(losses)
-        self._left -= 1
+        updates = len(losses)
+        self._left -= updates
         share = (time.perf_counter() - started) / len(members)
-        self.pace.add(share)
+        self.pace.add(share / updates)
         for member in members:
-            member.update += 1
+            member.update += updates
             member.seconds += share
-        self.progress += 1.0 / members[0].batches.updates_per_epoch
+        self.progress += updates / members[0].batches.updates_per_epoch
         return []
 
     def _read(self, waiting: list[Tensor]) -> list[EpochEnd]:
         """Takes in the losses of the last steps, which it forgets; those that diverged leave."""
         if not waiting:
             return []
-        table = torch.stack(waiting, 1).tolist()
+        table = torch.cat(waiting).t().tolist()
         waiting.clear()
         ends = []
         for member, losses in zip(tuple(self.members), table, strict=True):

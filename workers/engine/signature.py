@@ -62,7 +62,7 @@ _NARROWEST = 16
 
 
 def signature_of(slot: Slot) -> Signature | None:
-    """The signature of a trial; None when it can only be trained by the plain loop."""
+    """The signature with which a trial is stacked; None when it cannot be, or gains nothing by it."""
     shape = _shape_of(slot)
     if shape is None:
         return None

@@ -94,8 +94,11 @@ class Slot:
 
     def learning_rates(self, updates: int) -> list[float]:
         """Those of the next updates."""
-        schedule = self.spec.schedule
-        return [schedule.learning_rate(self.update + ahead, self.updates) for ahead in range(updates)]
+        return [self.learning_rate(self.update + ahead) for ahead in range(updates)]
+
+    def learning_rate(self, update: int) -> float:
+        """That of one update, from 0."""
+        return self.spec.schedule.learning_rate(update, self.updates)
 
     @property
     def noise(self) -> int:
@@ -140,7 +143,7 @@ class Slot:
             problem = "leads to metrics that are not finite"
         if problem is not None:
             raise Diverged(f"diverged at epoch {self.epoch + 1}, update {self.update}: validation loss {problem}")
-        last_rate = self.spec.schedule.learning_rate(self.update - 1, self.updates)
+        last_rate = self.learning_rate(self.update - 1)
         reported = {**metrics, "train_loss": self._loss_sum / self._rows_seen, "learning_rate": last_rate}
         self._loss_sum, self._rows_seen, self.seconds = 0.0, 0, 0.0
         self.epoch += 1

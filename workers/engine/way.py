@@ -39,8 +39,10 @@ class Way(Protocol):
     def begin_epochs(self, members: Sequence[Slot]) -> None:
         """Called when the members have changed, or one of them has begun an epoch."""
 
-    def step(self, members: Sequence[Slot]) -> Tensor:  # (n,)
-        """One update of each member; the losses, still on the device. Nobody's position is changed."""
+    def step(self, members: Sequence[Slot]) -> Tensor:  # (R, n)
+        """One update of each member, or some of the same epoch; the losses, still on the device. Nobody's position is
+        changed.
+        """
 
     def evaluate(self, members: Sequence[Slot]) -> list[dict[str, float]]:
         """The validation metrics of some of the members, in their order."""
@@ -118,7 +120,7 @@ class Stacked:
                 raise StepFailed(str(error)) from error
             for member, learning_rate in zip(members, plan.learning_rates[at], strict=True):
                 member.apply(learning_rate, member.update + 1)
-        return losses
+        return losses.unsqueeze(0)
 
     def evaluate(self, members: Sequence[Slot]) -> list[dict[str, float]]:
         data, program = members[0].data, self._program

@@ -102,7 +102,7 @@ class FailingAfterNan:
         self.steps += 1
         if self.steps > 1:
             raise StepFailed("of no memory")
-        return torch.tensor([1.0, math.nan])
+        return torch.tensor([[1.0, math.nan]])
 
 
 def test_a_member_that_diverged_before_a_step_failed_is_reported(problem):

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from workers.engine.housing import Housing
+from workers.engine import compiled
+from workers.engine.housing import Housing, home_of
 from workers.engine.layout import layout
 from workers.engine.pace import SizeSearch, size_search
+from workers.engine.plain_loop import PlainLoop
 from workers.engine.signature import Signature, signature_of
 from workers.engine.stacked_mlp import MLPShape
 
@@ -40,9 +42,23 @@ def mixed_specs(problem, count, draws, *, max_epochs=2, **shared):
     ]
 
 
-def trained(problem, specs, finish, curve_of, sign=signature_of):
-    engine = problem.engine(capacity=len(specs))
-    engine._housing = Housing(engine._data, sign)
+def stacked(slot):
+    """As on devices for which nothing is compiled."""
+    return signature_of(slot) or PlainLoop()
+
+
+def looped(slot):
+    return PlainLoop()
+
+
+def engine_of(problem, choose, **options):
+    engine = problem.engine(**options)
+    engine._housing = Housing(engine._data, choose)
+    return engine
+
+
+def trained(problem, specs, finish, curve_of, choose=home_of):
+    engine = engine_of(problem, choose, capacity=len(specs))
     for spec in specs:
         engine.admit(spec)
     return {name: curve_of(reports) for name, reports in finish(engine).items()}
@@ -79,7 +95,7 @@ def test_members_give_the_curves_that_they_give_alone_bit_for_bit(named_problem,
     for shape in SHAPES[name]:
         # Given trials of one signature that share nothing else
         specs = mixed_specs(problem, 3, random.Random(name), **shape)
-        engine = problem.engine(capacity=3)
+        engine = engine_of(problem, stacked, capacity=3)
         for spec in specs:
             engine.admit(spec)
         assert len(set(engine._housing._populations.values()) - {None}) == 1
@@ -88,11 +104,11 @@ def test_members_give_the_curves_that_they_give_alone_bit_for_bit(named_problem,
         together = {trial: curve_of(reports) for trial, reports in finish(engine).items()}
         alone = {}
         for spec in specs:
-            alone |= trained(problem, [spec], finish, curve_of)
+            alone |= trained(problem, [spec], finish, curve_of, stacked)
 
         # Then nothing tells the difference, and the plain loop agrees but for rounding
         assert together == alone
-        loop = trained(problem, specs, finish, curve_of, lambda slot: None)
+        loop = trained(problem, specs, finish, curve_of, looped)
         assert largest_difference(together, loop) < RELATIVE_TOLERANCE
 
 
@@ -103,8 +119,8 @@ def test_the_size_of_a_population_changes_no_bit(named_problem, finish, curve_of
     size_search(signature_of_first(problem, specs), torch.device("cpu")).__init__((size,), settled=True)
     expected = {}
     for spec in specs:
-        expected |= trained(problem, [spec], finish, curve_of)
-    assert trained(problem, specs, finish, curve_of) == expected
+        expected |= trained(problem, [spec], finish, curve_of, stacked)
+    assert trained(problem, specs, finish, curve_of, stacked) == expected
 
 
 CROWD = 63
@@ -131,7 +147,7 @@ def test_a_trial_is_the_same_in_a_crowd_alone_and_by_the_plain_loop(problem, fin
     # When it trains among them, alone, and by the plain loop
     crowd = trained(problem, [*others[:31], mine, *others[32:]], finish, curve_of)
     alone = trained(problem, [mine], finish, curve_of)
-    loop = trained(problem, [mine], finish, curve_of, lambda slot: None)
+    loop = trained(problem, [mine], finish, curve_of, looped)
 
     # Then nothing tells the crowd from solitude, and the plain loop agrees but for rounding
     assert crowd["mine"] == alone["mine"]
@@ -145,7 +161,7 @@ def renamed(problem, position, draws, **shared):
 
 
 def signature_of_first(problem, specs):
-    engine = problem.engine()
+    engine = engine_of(problem, stacked)
     engine.admit(specs[0])
     (signature,) = engine._housing._populations.values()
     return signature
@@ -171,7 +187,7 @@ def test_perceptrons_of_nearly_the_same_width_share_a_population(named_problem, 
     # Given perceptrons of different widths
     problem = named_problem("mlp-tabular")
     specs = [problem.spec(f"w{width}", width=width, max_epochs=2) for width in (17, 20, 32)]
-    engine = problem.engine(capacity=3)
+    engine = engine_of(problem, stacked, capacity=3)
     for spec in specs:
         engine.admit(spec)
 
@@ -180,12 +196,13 @@ def test_perceptrons_of_nearly_the_same_width_share_a_population(named_problem, 
     assert len(population.members) == 3
     together = {name: curve_of(reports) for name, reports in finish(engine).items()}
     for spec in specs:
-        assert trained(problem, [spec], finish, curve_of)[spec.trial_id] == together[spec.trial_id]
+        assert trained(problem, [spec], finish, curve_of, stacked)[spec.trial_id] == together[spec.trial_id]
 
 
-def test_padding_stays_zero(named_problem, finish):
+@pytest.mark.parametrize("choose", [home_of, stacked])
+def test_padding_stays_zero(named_problem, finish, choose):
     problem = named_problem("mlp-tabular")
-    engine = problem.engine()
+    engine = engine_of(problem, choose)
     engine.admit(problem.spec(width=19, optimizer="adam", weight_decay=0.1, max_epochs=2))
     slot = engine._slots["trial"]
     finish(engine)
@@ -221,13 +238,15 @@ def test_members_of_different_ages_join_and_leave_without_waiting(problem, finis
     assert {name: curve_of(reports) for name, reports in together.items()} == alone
 
 
-def test_a_trial_leaves_in_the_middle_of_an_epoch(named_problem, finish, curve_of):
+@pytest.mark.parametrize("choose", [home_of, stacked])
+def test_a_trial_leaves_in_the_middle_of_an_epoch(named_problem, finish, curve_of, monkeypatch, choose):
+    monkeypatch.setattr(compiled, "_OPERATIONS_AT_ONCE", 1.0)
     problem = named_problem("mlp-tabular")
     specs = [problem.spec(name, seed=seed) for seed, name in enumerate("abc")]
     alone = {}
     for spec in specs:
-        alone |= trained(problem, [spec], finish, curve_of)
-    engine = problem.engine(capacity=3)
+        alone |= trained(problem, [spec], finish, curve_of, choose)
+    engine = engine_of(problem, choose, capacity=3)
     for spec in specs:
         engine.admit(spec)
     engine.advance(timeout_s=0.0)
@@ -244,8 +263,7 @@ def test_a_checkpoint_of_the_plain_loop_is_resumed_by_a_population_and_back(prob
     # Given a trial that the plain loop has trained for an epoch
     spec = problem.spec(max_epochs=3)
     whole = trained(problem, [spec], finish, curve_of)
-    first = problem.engine()
-    first._housing = Housing(first._data, lambda slot: None)
+    first = engine_of(problem, looped)
     first.admit(spec)
     reports = first.advance()
 
@@ -304,14 +322,14 @@ def test_a_population_that_does_not_fit_is_halved_and_loses_nobody(named_problem
     found = trained(problem, specs, finish, curve_of, faulty(most, error))
 
     # Then all of them are trained, to the same numbers
-    assert found == trained(problem, specs, finish, curve_of)
+    assert found == trained(problem, specs, finish, curve_of, stacked)
 
 
 def test_a_population_that_cannot_be_stacked_goes_on_by_the_plain_loop(named_problem, finish, curve_of, caplog):
     problem = named_problem("mlp-tabular")
     specs = mixed_specs(problem, 3, random.Random(3))
     found = trained(problem, specs, finish, curve_of, faulty(0, ValueError("a fault in the program")))
-    assert found == trained(problem, specs, finish, curve_of, lambda slot: None)
+    assert found == trained(problem, specs, finish, curve_of, looped)
     assert "a fault in the program" in caplog.text
 
 
@@ -321,7 +339,7 @@ def test_populations_that_have_become_small_are_merged(named_problem):
     specs = [problem.spec(f"t{position}", max_epochs=9, batch_size=40) for position in range(8)]
     search = size_search(signature_of_first(problem, specs), torch.device("cpu"))
     search.__init__((4,), settled=True)
-    engine = problem.engine(capacity=8)
+    engine = engine_of(problem, stacked, capacity=8)
     for spec in specs:
         engine.admit(spec)
     assert sorted(len(one.members) for one in engine._housing._populations) == [4, 4]
@@ -358,10 +376,10 @@ def test_populations_grow_by_real_steps(named_problem, finish, curve_of):
     assert size_search(signature, torch.device("cpu")).size == 4
 
     # When they train, then larger populations are tried, and no bit changes
-    together = trained(problem, specs, finish, curve_of)
+    together = trained(problem, specs, finish, curve_of, stacked)
     search = size_search(signature, torch.device("cpu"))
     assert search.size == 16 or search.settled
-    assert together["t3"] == trained(problem, specs[3:4], finish, curve_of)["t3"]
+    assert together["t3"] == trained(problem, specs[3:4], finish, curve_of, stacked)["t3"]
 
 
 def test_the_learning_of_one_does_not_wait_for_the_epoch_of_another(named_problem):

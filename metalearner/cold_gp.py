@@ -44,7 +44,7 @@ class GPSettings:
 
 
 SETTINGS: dict[Effort, GPSettings] = {
-    Effort.FAST: GPSettings(SearchPlan(96, 96, 2, 2, 16), points=96, growth=1.15, iterations=15),
+    Effort.FAST: GPSettings(SearchPlan(96, 96, 2, 1, 32), points=64, growth=1.15, iterations=15),
     Effort.THOROUGH: GPSettings(
         SearchPlan(200, 200, 3, 3, 24),
         points=256,
@@ -160,8 +160,8 @@ def chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Arra
     taken[best] = True
     taken[recent] = True
     rest = np.flatnonzero(~taken)
-    spread = rest[np.linspace(0, len(rest) - 1, limit - int(taken.sum())).astype(np.intp)]
-    taken[spread] = True
+    spread = limit - (count - len(rest))
+    taken[rest[np.arange(spread) * (len(rest) - 1) // (spread - 1)]] = True
     places = np.flatnonzero(taken)
     scale, scores = warp(losses[places])
     return places, scale, scores

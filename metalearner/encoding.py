@@ -10,6 +10,7 @@ so that the squared distance of two different choices is 1 (an overlap kernel) a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,17 +78,19 @@ class Encoding:
         self.continuous: Index = np.array(
             [j for j, dimension in enumerate(self.dimensions) if dimension.grid is None], dtype=np.intp
         )
-        groups: list[int] = []
-        for j, dimension in enumerate(self.dimensions):
-            groups.extend([j] * (dimension.levels if _indicators(dimension) else 1))
-        self.groups: Index = np.array(groups, dtype=np.intp)
+        self.levels: Index = np.array([dimension.levels for dimension in self.dimensions], dtype=np.intp)
+        self.unordered: Mask = np.array([dimension.unordered for dimension in self.dimensions], dtype=bool)
+        self.ordered: Index = np.flatnonzero((self.levels > 0) & ~self.unordered)
+        """Discrete dimensions whose values stand in an order."""
+        columns = [self.levels[j] if _indicators(one) else 1 for j, one in enumerate(self.dimensions)]
+        self.groups: Index = np.repeat(np.arange(len(columns)), columns)
         """Which dimension each feature column belongs to: (P,)."""
-        self._plain: Index = np.array(
-            [j for j, dimension in enumerate(self.dimensions) if not _indicators(dimension)], dtype=np.intp
+        self._binary: Index = np.flatnonzero((self.unordered & (self.levels == 2))[self.groups])
+        self._indicators: Index = np.flatnonzero((self.unordered & (self.levels > 2))[self.groups])
+        """Feature columns that say whether a dimension stands at `_places`."""
+        self._places: Array = np.concatenate(
+            [np.empty(0), *(one.grid for one in self.dimensions if one.grid is not None and _indicators(one))]
         )
-        self._plain_columns: Index = np.array([groups.index(j) for j in self._plain], dtype=np.intp)
-        self._many = [(j, groups.index(j)) for j, dimension in enumerate(self.dimensions) if _indicators(dimension)]
-        self._binary: Mask = np.array([self.dimensions[j].levels == 2 for j in self._plain], dtype=bool)
 
     @cached_property
     def key(self) -> str:
@@ -105,15 +108,15 @@ class Encoding:
 
     def encode_all(self, configurations: Sequence[Configuration]) -> Array:
         """The rows of m configurations: (m, D). Raises InvalidConfiguration as `encode` does."""
-        units = np.full((len(configurations), self.width), np.nan)
+        units = [[math.nan] * self.width for _ in configurations]
         for parameter in self.space.parameters:
-            name = parameter.name
+            name, place = parameter.name, self.space.slices[parameter.name]
             active = [i for i, configuration in enumerate(configurations) if name in configuration]
-            values = [configurations[i][name] for i in active]
-            if values:
-                units[active, self.space.slices[name]] = _units(parameter, values)
-        rows = self._snapped(units)
-        rows[np.isnan(units)] = np.nan
+            for i, unit in zip(active, _units(parameter, [configurations[i][name] for i in active]), strict=True):
+                units[i][place] = unit
+        points = np.array(units).reshape(len(units), self.width)
+        rows = self._snapped(points)
+        rows[np.isnan(points)] = np.nan
         return rows
 
     def decode(self, row: Array) -> Configuration:
@@ -121,8 +124,8 @@ class Encoding:
         return self.space.from_unit(row.tolist())
 
     def rows(self, points: Array) -> Array:
-        """Points of the cube as rows: (m, D) -> (m, D), snapped, NaN where inactive; NaN on entry reads as 0.5."""
-        rows = self._snapped(np.where(np.isnan(points), 0.5, points))
+        """Points of the cube as rows: (m, D) -> (m, D), snapped, NaN where inactive."""
+        rows = self._snapped(points)
         for condition in self._conditions:
             parent = rows[:, condition.parent]
             held = (np.abs(parent[:, None] - condition.positions[None, :]) < 1e-9).any(1)  # NaN compares false
@@ -131,18 +134,15 @@ class Encoding:
 
     def features(self, rows: Array) -> Array:
         """Rows as kernel features: (m, D) -> (m, P)."""
-        result = np.zeros((len(rows), len(self.groups)))
-        plain = rows[:, self._plain]
-        inactive = np.isnan(plain)
-        plain = np.where(self._binary, plain >= 0.5, plain)
-        plain[inactive] = 0.5
-        result[:, self._plain_columns] = plain
-        for j, start in self._many:
-            column = rows[:, j]
-            active = np.flatnonzero(~np.isnan(column))
-            levels = self.dimensions[j].levels
-            chosen = (column[active] * levels).astype(np.intp)
-            result[active, start + chosen] = np.sqrt(0.5)
+        values = rows[:, self.groups]
+        inactive = np.isnan(values)
+        result = np.where(inactive, 0.5, values)
+        if len(self._binary):
+            chosen = values[:, self._binary] >= 0.5
+            result[:, self._binary] = np.where(inactive[:, self._binary], 0.5, chosen)
+        if len(self._indicators):
+            apart = np.abs(values[:, self._indicators] - self._places)
+            result[:, self._indicators] = np.where(apart < _SAME, np.sqrt(0.5), 0.0)  # NaN compares false
         return result
 
     def _snapped(self, points: Array) -> Array:

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotri, dtrtri
 from scipy.optimize import minimize
 
 from metalearner.arrays import Array, Index
@@ -87,7 +87,7 @@ class Posterior:
     groups: Index  # (P,)
     points: Array  # (n, P), scaled; (n, 3P) with a trend
     diagonal: Array  # (n,), what v adds to K
-    factor: Array  # (n, n), lower Cholesky factor of K
+    whitening: Array  # (n, n), W: the inverse of K's lower Cholesky factor, so K⁻¹ = WᵀW
     weights: Array  # (n,), α
     targets: Array  # (n,)
 
@@ -95,42 +95,48 @@ class Posterior:
         """Mean and variance of the noiseless outcome: (m, P) -> (m,), (m,)."""
         points = self.kernel.scaled(features, self.groups)
         cross = self.kernel.between(points, self.points)
-        solved, _ = dtrtrs(self.factor, cross.T, lower=1)
-        variance = self.kernel.variance(points) - np.einsum("ij,ij->j", solved, solved)
+        whitened = cross @ self.whitening.T
+        variance = self.kernel.variance(points) - np.vecdot(whitened, whitened)
         return cross @ self.weights, np.maximum(variance, 1e-12)
 
     def fitted(self) -> Array:
         """The mean of the noiseless outcome at the observations themselves: (n,). K α = y, so it is y - v α."""
         return self.targets - self.diagonal * self.weights
 
+    def solved(self, targets: Array) -> Array:
+        """K⁻¹ of k vectors: (n,) -> (n,), (k, n) -> (k, n)."""
+        return np.asarray(targets @ self.whitening.T @ self.whitening)
+
     def believing(self, features: Array) -> Posterior:
         """The posterior as if the expected outcomes at m further points (m, P) had been observed.
 
-        They change no mean, so their weights are zero; the factor gets m more rows.
+        They change no mean, so their weights are zero; the factor gets m more rows, and so does its inverse.
         """
-        added = self.kernel.scaled(features, self.groups)
-        cross = self.kernel.between(added, self.points)  # (m, n)
-        solved, _ = dtrtrs(self.factor, cross.T, lower=1)  # (n, m)
-        left = self.kernel.between(added, added) - solved.T @ solved
-        corner, noise = _cholesky(left, np.full(len(added), self.kernel.noise))
         known = len(self.points)
-        factor = np.zeros((known + len(added),) * 2, order="F")
-        factor[:known, :known] = self.factor
-        factor[known:, :known] = solved.T
-        factor[known:, known:] = corner
+        added = self.kernel.scaled(features, self.groups)
+        points = np.concatenate([self.points, added])
+        covariances = self.kernel.between(added, points)  # (m, n + m)
+        cross = covariances[:, :known]
+        whitened = cross @ self.whitening.T
+        left = covariances[:, known:] - whitened @ whitened.T
+        corner, noise = _whitening(left, np.full(len(added), self.kernel.noise))
+        whitening = np.zeros((len(points), len(points)))
+        whitening[:known, :known] = self.whitening
+        whitening[known:, :known] = -corner @ (whitened @ self.whitening)
+        whitening[known:, known:] = corner
         return Posterior(
             self.kernel,
             self.groups,
-            np.concatenate([self.points, added]),
+            points,
             np.concatenate([self.diagonal, noise]),
-            factor,
+            whitening,
             np.concatenate([self.weights, np.zeros(len(added))]),
             np.concatenate([self.targets, cross @ self.weights]),
         )
 
     def with_targets(self, targets: Array) -> Posterior:
         """The same points with other outcomes (n,)."""
-        return replace(self, weights=_solved(self.factor, targets), targets=targets)
+        return replace(self, weights=self.solved(targets), targets=targets)
 
 
 def condition(kernel: Kernel, groups: Index, features: Array, targets: Array, noise: Array | None = None) -> Posterior:
@@ -138,14 +144,8 @@ def condition(kernel: Kernel, groups: Index, features: Array, targets: Array, no
     points = kernel.scaled(features, groups)
     covariance = kernel.between(points, points)
     noise = np.full(len(points), kernel.noise) if noise is None else kernel.noise + noise
-    factor, diagonal = _cholesky(covariance, noise)
-    return Posterior(kernel, groups, points, diagonal, factor, _solved(factor, targets), targets)
-
-
-def _solved(factor: Array, targets: Array) -> Array:
-    half, _ = dtrtrs(factor, targets, lower=1)
-    weights, _ = dtrtrs(factor, half, lower=1, trans=1)
-    return np.asarray(weights)
+    whitening, diagonal = _whitening(covariance, noise)
+    return Posterior(kernel, groups, points, diagonal, whitening, targets @ whitening.T @ whitening, targets)
 
 
 def fit(features: Array, targets: Array, groups: Index, prior: Prior, max_iterations: int) -> Kernel:
@@ -235,13 +235,15 @@ class _Objective:
         distances = np.sqrt(5.0 * squared_distances(points, points))
         decay = scale * np.exp(-distances)
         kernel = decay * (1.0 + distances + distances**2 / 3.0)
-        factor, failed = dpotrf(_with_diagonal(kernel + self._mean, noise + JITTER), lower=1, overwrite_a=1)
+        factor, failed = dpotrf(_with_diagonal(kernel + self._mean, noise + JITTER).T, lower=1, overwrite_a=1)
         away = logs - self.means
         pull = self._precision @ away
         if failed:
             return 1e10, np.zeros_like(logs)
         inverse, _ = dpotri(factor, lower=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        # Its upper triangle is zero, as LAPACK left that of the factor.
+        inverse = inverse + inverse.T
+        _diagonal(inverse)[:] *= 0.5
         weights = inverse @ self._targets
         value = 0.5 * self._targets @ weights + np.log(np.diagonal(factor)).sum() + 0.5 * away @ pull
         outer = 0.5 * (np.outer(weights, weights) - inverse)
@@ -264,8 +266,8 @@ def _basis(features: Array, dimensions: int) -> Array:
 def squared_distances(left: Array, right: Array) -> Array:
     """(m, P), (n, P) -> (m, n)."""
     squares = left @ (-2.0 * right.T)
-    squares += (left**2).sum(1)[:, None]
-    squares += (right**2).sum(1)
+    squares += np.vecdot(left, left)[:, None]
+    squares += np.vecdot(right, right)
     return np.asarray(np.maximum(squares, 0.0, out=squares))
 
 
@@ -283,17 +285,24 @@ def _matern(squares: Array, scale: float) -> Array:
     return decay
 
 
+def _diagonal(matrix: Array) -> Array:
+    """A view: (n, n) -> (n,)."""
+    return np.asarray(np.einsum("ii->i", matrix))
+
+
 def _with_diagonal(matrix: Array, diagonal: float | Array) -> Array:
-    matrix[np.diag_indices_from(matrix)] += diagonal
+    _diagonal(matrix)[:] += diagonal
     return matrix
 
 
-def _cholesky(covariance: Array, noise: Array) -> tuple[Array, Array]:
-    """The lower factor, with as much jitter as it takes, and what was added to the diagonal."""
+def _whitening(covariance: Array, noise: Array) -> tuple[Array, Array]:
+    """The inverse of the lower factor, with as much jitter as it takes, and what was added to the diagonal."""
     jitter = JITTER
     while True:
         diagonal = noise + jitter
-        factor, failed = dpotrf(_with_diagonal(covariance.copy(), diagonal), lower=1)
+        # Transposed, which changes nothing of a symmetric matrix but LAPACK's need of a copy.
+        factor, failed = dpotrf(_with_diagonal(covariance.copy(), diagonal).T, lower=1, overwrite_a=1)
         if not failed:
-            return np.asarray(factor), diagonal
+            whitening, _ = dtrtri(factor, lower=1, overwrite_c=1)
+            return np.asarray(whitening), diagonal
         jitter *= 10.0

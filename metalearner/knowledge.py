@@ -15,7 +15,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.lapack import dtrtrs
 from scipy.stats import rankdata
 
 from metalearner import gp, quasirandom
@@ -95,9 +94,7 @@ def directions(means: Array, weights: Array) -> tuple[Array, Array]:
 def expansion(kernel: gp.Kernel, groups: Index, features: Array, values: Array) -> tuple[Array, Array]:
     """Scaled anchors (A, P) and coefficients (A, n) that reproduce `values` (n, A) at `features` (A, P)."""
     posterior = gp.condition(kernel, groups, features, values[0], np.full(len(features), _NUGGET))
-    half, _ = dtrtrs(posterior.factor, values.T, lower=1)
-    solved, _ = dtrtrs(posterior.factor, half, lower=1, trans=1)
-    return posterior.points, np.asarray(solved)
+    return posterior.points, posterior.solved(values).T
 
 
 def agreement(means: Array, weights: Array) -> float:

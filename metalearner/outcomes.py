@@ -70,9 +70,7 @@ def warp(losses: Array) -> tuple[Scale, Array]:
     if spread <= 1e-12 * max(abs(median), 1e-300):
         spread = 0.0
     # Ties share their mean rank.
-    first = np.concatenate([[0], np.flatnonzero(ascending[1:] != ascending[:-1]) + 1])
-    counts = np.diff(first, append=n)
-    ranks = np.repeat(first + 0.5 * (counts - 1), counts)
+    ranks = 0.5 * (np.searchsorted(ascending, ascending) + np.searchsorted(ascending, ascending, side="right") - 1)
     quantiles = (ranks + 0.5) / n
     at_median = float(np.interp(median, feasible, quantiles[: len(feasible)]))
     linear = (ascending - median) / spread if spread else np.zeros(n)

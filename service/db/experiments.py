@@ -12,7 +12,7 @@ from foretune.json_types import JsonObject, JsonValue
 from foretune.metrics import Goal
 from foretune.states import ExperimentState
 from service.db.models import ModelState
-from service.db.session import Statement, Transaction
+from service.db.session import Transaction
 from service.db.tables import experiments, models, trials
 
 
@@ -105,14 +105,9 @@ def find(tx: Transaction, project_id: str, experiment_id: str) -> StoredExperime
     return from_values(found[0]) if found else None
 
 
-def found_by(experiment_id: str) -> Statement:
-    """One row or none, for `from_values`. Without a project: for workers, which serve them all."""
-    return Statement(_FIND, {"id": experiment_id})
-
-
 def find_for_worker(tx: Transaction, experiment_id: str) -> StoredExperiment | None:
     """Without a project: for workers, which serve them all."""
-    found = tx.rows(*found_by(experiment_id))
+    found = tx.rows(_FIND, {"id": experiment_id})
     return from_values(found[0]) if found else None
 
 

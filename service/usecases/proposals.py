@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from foretune.errors import NotFound
 from foretune.json_types import JsonObject
 from foretune.states import TrialState
-from service.db import experiments as experiment_rows
 from service.db import networks as network_rows
 from service.db import stopping as stopping_rows
 from service.db import trials as trial_rows
@@ -42,12 +41,10 @@ def changes_since(tx: Transaction, experiment_id: str, trials_seq: int, points_s
     The ledger's lock lets transactions commit in the order of their event numbers: one statement sees all changes up
     to some number and none above it.
     """
-    found, rows = tx.rows_of(
-        experiment_rows.found_by(experiment_id), trial_rows.changed_since(experiment_id, trials_seq)
-    )
-    if not found:
+    found = trial_rows.changed_since(tx, experiment_id, trials_seq)
+    if found is None:
         raise NotFound(f"there is no experiment {experiment_id!r}")
-    experiment, trials = experiment_rows.from_values(found[0]), trial_rows.seen(rows)
+    experiment, trials = found
     points = [] if points_seq is None else trial_rows.curve_points_since(tx, experiment_id, points_seq)
     return Changes(
         experiment,

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Literal, TypeAlias
 
+import scipy.linalg  # noqa: F401 - loads the BLAS whose threads are limited
 import torch
+from threadpoolctl import threadpool_limits
 
 from foretune.allocator import keep_freed_memory
 
@@ -34,12 +36,19 @@ def configure(device: torch.device) -> None:
     hundred times slower than one.
     """
     torch.set_num_threads(1)
+    _use_one_blas_thread()
     keep_freed_memory()
     if device.type == "cuda":
         # cuBLAS reads it when it is first used; without it its split reductions may differ between runs.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
+
+
+@cache
+def _use_one_blas_thread() -> None:
+    """SciPy's BLAS is another one than torch's, and compiled perceptrons multiply by it."""
+    threadpool_limits(limits=1, user_api="blas")
 
 
 def choose_precision(device: torch.device, flops_per_update: float) -> Precision:

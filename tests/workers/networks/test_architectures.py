@@ -14,13 +14,14 @@ from workers.networks.gru import GRULayer
 TABLE = DataShape(Task.CLASSIFICATION, (7,), 3)
 SEQUENCE = DataShape(Task.REGRESSION, (9, 4), 1)
 TEXT = DataShape(Task.LANGUAGE_MODELLING, (), 11)
+DRAWS = torch.Generator().manual_seed(0)
 KINDS = [
-    ("mlp", TABLE, torch.randn(5, 7)),
-    ("cnn", DataShape(Task.CLASSIFICATION, (2, 8, 8), 3), torch.randn(5, 2, 8, 8)),
-    ("gru", SEQUENCE, torch.randn(5, 9, 4)),
-    ("gru", TEXT, torch.randint(11, (5, 8))),
-    ("transformer", SEQUENCE, torch.randn(5, 9, 4)),
-    ("transformer", TEXT, torch.randint(11, (5, 8))),
+    ("mlp", TABLE, torch.randn(5, 7, generator=DRAWS)),
+    ("cnn", DataShape(Task.CLASSIFICATION, (2, 8, 8), 3), torch.randn(5, 2, 8, 8, generator=DRAWS)),
+    ("gru", SEQUENCE, torch.randn(5, 9, 4, generator=DRAWS)),
+    ("gru", TEXT, torch.randint(11, (5, 8), generator=DRAWS)),
+    ("transformer", SEQUENCE, torch.randn(5, 9, 4, generator=DRAWS)),
+    ("transformer", TEXT, torch.randint(11, (5, 8), generator=DRAWS)),
 ]
 kinds = pytest.mark.parametrize(("name", "shape", "x"), KINDS)
 

@@ -256,7 +256,10 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def begin(*arguments: object, **more: object) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "from foretune.cli.main import main; main()", *map(str, arguments)]
+        # Ctrl-C reaches it as in a terminal, also where the tests themselves run in a background that ignores it.
+        script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        script += "from foretune.cli.main import main; main()"
+        command = [sys.executable, "-c", script, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
         started.append(subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **pipes))  # type: ignore[call-overload]
         return started[-1]

@@ -152,11 +152,11 @@ def with_torch_dropout(module: nn.Module) -> nn.Module:
     return module
 
 
-def ours(case: Case, device: torch.device, *, stacked: bool) -> Callable[[], int]:
+def ours(case: Case, device: torch.device, *, looped: bool) -> Callable[[], int]:
     """One call trains until somebody's epoch ends; it returns how many updates the ended epochs had."""
     network, data = case.load()
     engine = Engine(network, data, device, capacity=case.members)
-    if not stacked:
+    if looped:
         engine._housing = Housing(engine._data, lambda _: PlainLoop())
     for member in range(case.members):
         values = {**case.configuration, "learning_rate": 3e-3}
@@ -169,7 +169,7 @@ def measure(way: Way, case: Case, device_name: str, seconds: float, start: float
     """Runs in a process of its own. Begins at `start` (time.time), together with its fellows."""
     torch.set_num_threads(1)
     device = torch.device(device_name)
-    train = ordinary(case, device) if way == "ordinary" else ours(case, device, stacked=way == "engine")
+    train = ordinary(case, device) if way == "ordinary" else ours(case, device, looped=way == "loop")
     warm = time.perf_counter()
     for _ in range(2 * case.members):
         train()

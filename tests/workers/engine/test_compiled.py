@@ -251,3 +251,16 @@ def test_networks_that_only_look_like_perceptrons_are_not_compiled(named_problem
 
     # Then it is not taken for a perceptron
     assert not can_compile(slot)
+
+
+def test_what_cannot_be_kept_on_disk_is_compiled_all_the_same():
+    # Given a function of no file, for which there is no folder to keep machine code in
+    names = {}
+    exec("def doubled(x):\n    return 2 * x", names)
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        njit(cache=True)(names["doubled"])
+
+    # Then it is compiled
+    found = compiled_mlp._compiled(names["doubled"])
+    assert found(21) == 42
+    assert found.signatures

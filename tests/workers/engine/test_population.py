@@ -1,6 +1,5 @@
 """Members of a population: the same numbers whoever sits beside them, and near those of the plain loop."""
 
-import math
 import random
 from dataclasses import replace
 
@@ -9,7 +8,6 @@ import torch
 
 from workers.engine import compiled
 from workers.engine.housing import Housing, home_of
-from workers.engine.layout import layout
 from workers.engine.pace import SizeSearch, size_search
 from workers.engine.plain_loop import PlainLoop
 from workers.engine.signature import Signature, signature_of
@@ -395,16 +393,3 @@ def test_the_learning_of_one_does_not_wait_for_the_epoch_of_another(named_proble
     # Then they take turns by the epoch
     assert sorted(seen) == [(name, epoch) for name in ("long", "short") for epoch in (1, 2, 3)]
     assert {name for name, _ in seen[:2]} == {"long", "short"}
-
-
-def test_rows_are_packed_and_unpacked():
-    parts = layout([("a", (3, 5)), ("b", (7,)), ("c", ())], {"a": (16, 16)})
-    assert parts.size % 32 == 0
-    assert all(part.offset % 16 == 0 for part in parts.parts)
-    row = torch.zeros(parts.size)
-    packed = torch.arange(1.0, 24.0)
-    parts.unpack(packed, row)
-    assert torch.equal(parts.pack(row), packed)
-    assert torch.count_nonzero(row) == 23
-    assert parts.views(row[None])["a"].shape == (1, 16, 16)
-    assert math.prod(parts.parameters(row)[0].shape) == 15

@@ -46,7 +46,7 @@ def foresee(
     model: FittedModel | None = None,
 ) -> tuple[list[Foreseen], Confidence]:
     """At most `count` settings, what is expected to be best first; none, and confidence `none`, where no history says
-    anything about the problem's space. `weights`: how like the task each history is.
+    anything good about the problem's space. `weights`: how like the task each history is.
 
     Confidence is `high` where the same data, or several tasks very like it, agree on the first setting.
     """
@@ -54,7 +54,10 @@ def foresee(
     hearing = hear(problem, histories, weights, model)
     if hearing is None:
         return [], Confidence.NONE
-    judged = hearing.judged(candidates(hearing.sources, hearing.encoding, problem))
+    rows = candidates(hearing.sources, hearing.encoding, problem)
+    if not len(rows):
+        return [], Confidence.NONE
+    judged = hearing.judged(rows)
     expected = judged.weights @ judged.penalised  # (C,)
     places = sorted(select(judged, count, by_regret=False), key=lambda place: (expected[place], place))
     predictions = _predictions(hearing, judged.rows[places], task, model)

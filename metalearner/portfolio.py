@@ -100,7 +100,9 @@ def build(
 
 
 def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[float]) -> Judged | None:
-    """What the histories most like the task say of their own best settings and the expert's; None where none does."""
+    """What the histories most like the task say of their own best settings and the expert's; None where none does, or
+    where all that they know of this space is bad and no expert says otherwise.
+    """
     encoding = Encoding.of(problem.space)
     found: list[Source] = []
     for weight, history in sorted(zip(weights, histories, strict=True), key=lambda pair: (-pair[0], pair[1].reference)):
@@ -113,6 +115,8 @@ def judge(problem: Problem, histories: Sequence[TaskHistory], weights: Sequence[
         return None
     found.sort(key=lambda one: (-one.weight, one.history.reference))
     rows = candidates(found, encoding, problem)
+    if not len(rows):
+        return None
     means = np.empty((len(found), len(rows)))
     deviations = np.empty_like(means)
     features = encoding.features(rows)
@@ -153,7 +157,7 @@ def candidates(found: Sequence[Source], encoding: Encoding, problem: Problem) ->
             if rank < len(one) and one[rank].key not in known:
                 known.add(one[rank].key)
                 rows.append(one[rank].row)
-    return np.array(rows)
+    return np.array(rows).reshape(-1, encoding.width)
 
 
 def _process(one: Source, groups: Index, candidates: Set[bytes], *, fitted: bool) -> gp.Posterior:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from foretune.metrics import Goal
+from foretune.parameters import Float
+from foretune.spaces import Space
 from metalearner import Confidence, Task, TaskHistory, fit, foresee, listen
 from tests.metalearner.test_portfolio import PROBLEM, TASK, history, loss
 
@@ -24,6 +26,11 @@ def test_the_same_data_tells_the_value_and_is_trusted() -> None:
     assert first.predicted is not None
     assert first.predicted.low <= loss(first.item.configuration) <= first.predicted.high
     assert first.predicted.median == pytest.approx(min(o.predicted.median for o in found if o.predicted), abs=0.1)
+
+
+def test_where_all_that_is_known_of_a_space_is_bad_nothing_is_foreseen() -> None:
+    low = replace(PROBLEM, space=Space.of(Float("learning_rate", 1e-8, 2e-5, log=True)))
+    assert foresee(low, TASK, [history(0)], [1.0], 3) == ([], Confidence.NONE)
 
 
 def test_intervals_of_unseen_tasks_hold_the_outcome_about_as_often_as_they_say() -> None:

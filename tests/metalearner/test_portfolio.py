@@ -22,6 +22,7 @@ from metalearner import (
     Task,
     TaskHistory,
     build_portfolio,
+    informed,
     propose,
 )
 from metalearner.arrays import Array
@@ -154,6 +155,13 @@ class TestBuild:
         assert len(build_portfolio(PROBLEM, [history(0)], [0.1])) == 3
         assert build_portfolio(PROBLEM, [history(0)], [0.0]) == []
         assert build_portfolio(PROBLEM, [], []) == []
+
+    def test_where_all_that_is_known_of_a_space_is_bad_nothing_comes_from_it(self) -> None:
+        """Given a space that holds only what did worse than the median trial, and no expert."""
+        low = Space.of(Float("learning_rate", 1e-8, 2e-5, log=True))
+        problem = replace(PROBLEM, space=low)
+        assert build_portfolio(problem, [history(0)], [1.0]) == []
+        assert informed(problem, [history(0)], [1.0]) == problem
 
 
 class TestOrder:

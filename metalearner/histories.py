@@ -356,7 +356,9 @@ def _place(parameter: Categorical, value: JsonValue) -> int:
             return position
     number = _number(value)
     ratios = [
-        abs(math.log(number / near)) if (near := _number(c)) > 0 < number else math.inf for c in parameter.choices
+        # Not the logarithm of their ratio, which may be too small or too large for a number.
+        abs(math.log(number) - math.log(near)) if (near := _number(c)) > 0 < number else math.inf
+        for c in parameter.choices
     ]
     nearest = min(range(len(ratios)), key=ratios.__getitem__)
     return nearest if ratios[nearest] <= math.log(_NEAR_CHOICE) else -1

@@ -57,6 +57,13 @@ class TestEncoding:
         found = seen(history(theirs, {"lr": [0.01, 0.02]}, [1.0, 2.0], {"bs": 60}), ours, defaults)
         assert [(one["batch_size"], one["dropout"]) for one in found] == [(64, 0.25)] * 2
 
+    def test_the_smallest_and_the_largest_of_numbers_are_near_to_no_choice(self) -> None:
+        theirs = Space.of(Float("batch_size", 5e-324, 1e308, log=True), Float("lr", 1e-6, 1.0, log=True))
+        ours = Space.of(Categorical("batch_size", [16, 64, 256]), Float("lr", 1e-6, 1.0, log=True))
+        columns: dict[str, list[JsonValue]] = {"batch_size": [5e-324, 1e308, 64, 16], "lr": [0.1, 0.1, 0.01, 0.02]}
+        found = seen(history(theirs, columns, [1.0, 2.0, 3.0, 4.0]), ours)
+        assert [one["batch_size"] for one in found] == [64, 16]
+
     def test_choices_shapes_and_conditions(self) -> None:
         ours = Space.of(
             Categorical("optimizer", ["sgd", "adamw"]),

@@ -243,6 +243,8 @@ def _check_range(low: float, high: float, log: bool, step: float | None) -> None
         raise ValueError(f"low must be less than high: {low!r} is not less than {high!r}")
     if log and low <= 0:
         raise ValueError(f"with log, low must be greater than 0, not {low!r}")
+    if log and math.log(low) == math.log(high):
+        raise ValueError(f"the range from {low!r} to {high!r} is too narrow to search with log")
     if step is not None and not 0 < step <= high - low:
         raise ValueError(f"step must be greater than 0 and at most high - low, not {step!r}")
     if step is not None and log:

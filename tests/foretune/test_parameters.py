@@ -56,6 +56,7 @@ class TestFloat:
             ({"low": 0.0, "high": 1.0, "step": 2.0}, "at most high - low"),
             ({"low": 1.0, "high": 2.0, "step": 0.5, "log": True}, "log and step exclude each other"),
             ({"low": -1e308, "high": 1e308}, "the range is too wide"),
+            ({"low": 1e10, "high": math.nextafter(1e10, 2e10), "log": True}, "is too narrow to search with log"),
             ({"low": 0.0, "high": math.inf}, "finite"),
             ({"low": math.nan, "high": 1.0}, "finite"),
         ],

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 
 import orjson
@@ -95,6 +96,13 @@ class Desk:
                 self._answer(together)
             except Exception:  # noqa: BLE001 - one call must not end the desk
                 _log.exception("call_failed", kind=together[0].kind)
+                self._give_up(together)
+
+    def _give_up(self, calls: Sequence[Call]) -> None:
+        """Callers have an answer of their own: they need not wait for one that will not come."""
+        with suppress(redis.RedisError, OSError):
+            for call in calls:
+                self._process.bus.answer(call, ForetuneError())
 
     def _answer(self, calls: Sequence[Call]) -> None:
         """Answers calls that ask for the same: one look at the database, one fit of the model."""

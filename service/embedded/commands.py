@@ -159,7 +159,7 @@ def _show_event(event: ChildEvent) -> None:
 
 def _show_running(stack: RunningStack) -> None:
     rows = (
-        ("API", f"{stack.url}/v1   (pages: {stack.url}/docs, dashboard: {stack.url}/)"),
+        ("API", f"{stack.url}/v1   (pages: {stack.url}/docs)"),
         ("key file", f"{stack.key_file}"),
         ("logs", f"{stack.log_dir}/{{{','.join(stack.log_names)}}}.log"),
         ("shell", f'export FORETUNE_URL={stack.url} FORETUNE_API_KEY="$(cat {stack.key_file})"'),

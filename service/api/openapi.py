@@ -67,15 +67,15 @@ def _complete(path: str, operation: _Json) -> None:
     common = [422, 500]
     if path.startswith("/v1"):
         operation["security"] = [{"key": []}]
-        common += [401, 503]
+        common += [401, 429, 503]
     else:
         operation["security"] = []
     if "requestBody" in operation:
         common += [413, 415]
     for status, answer in problems(*common).items():
         answers.setdefault(str(status), answer)
-    if "503" in answers:
-        found = cast("_Json", answers["503"])
+    for status in {"429", "503"} & answers.keys():
+        found = cast("_Json", answers[status])
         found.setdefault("headers", {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}})
     if "401" in answers:
         cast("_Json", answers["401"])["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}

@@ -130,7 +130,7 @@ class TestDocument:
         for path, item in document["paths"].items():  # type: ignore[attr-defined]
             for method, operation in item.items():
                 errors = {status: one for status, one in operation["responses"].items() if status >= "400"}
-                expected = {"422", "500"} | ({"401", "503"} if path.startswith("/v1") else set())
+                expected = {"422", "500"} | ({"401", "429", "503"} if path.startswith("/v1") else set())
                 if "requestBody" in operation:
                     expected |= {"413", "415"}
                 if "{" in path:

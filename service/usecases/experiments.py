@@ -242,7 +242,8 @@ def _raised(stored: StoredExperiment, budget: wire.BudgetPatch) -> dict[str, obj
         changes[field] = value
     if budget.target is not None:
         if stored.target is None or stored.goal.better(stored.target, budget.target):
-            message = f"target can only be made harder: it is {stored.target}, not {budget.target}"
+            held = "there is none" if stored.target is None else f"it is {stored.target:g}"
+            message = f"target can only be made harder: {held}, not {budget.target:g}"
             raise InvalidExperiment(message, errors=[FieldError(("body", "budget", "target"), message)])
         changes["target"] = budget.target
     return changes

@@ -244,6 +244,10 @@ class TestPatch:
         assert caught.value.errors[0].loc == place
         assert world.experiment(experiment.id) == experiment
 
+    def test_a_target_cannot_come_later(self, world: World) -> None:
+        with pytest.raises(InvalidExperiment, match=r"harder: there is none, not 0\.5"):
+            patch(world, world.submit().id, budget={"target": 0.5})
+
 
 class TestDelete:
     def test_only_what_is_over_can_go(self, world: World) -> None:

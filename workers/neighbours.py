@@ -95,7 +95,7 @@ def _described(
         "similarity": similarity,
         "distance": distance if math.isfinite(distance) else None,
         "alike": compared[:shown],
-        "unlike": compared[::-1][:shown],
+        "unlike": [one for one, (gap, _) in zip(compared[::-1][:shown], gaps[::-1], strict=False) if gap > 0.0],
         "metric": theirs.metric,
         "best": history.best,
         "hyperparameters": _best_setting(history),

@@ -76,6 +76,7 @@ class Neighbour(Answer):
     alike: list[ComparedFeature]
     """The features that are most alike, the most first."""
     unlike: list[ComparedFeature]
+    """Those that differ most; none that are the same."""
     metric: str
     best: float | None = None
     hyperparameters: dict[str, JsonValue]

@@ -193,7 +193,7 @@ class TestNeighbours:
         content = b"x,y,kind\n" + b"".join(b"%d,%d,%s\n" % (n, n % 7, b"ab"[n % 2 : n % 2 + 1]) for n in range(60))
         upload = api.http.post("/v1/datasets", files={"file": ("toy.csv", content)}, data={"target": "kind"})
         assert upload.status_code == 201, upload.text
-        near = remember(api, features={"rows": 70, "classes": 2, "task": "classification"})
+        near = remember(api, features={"rows": 60, "classes": 2, "task": "classification"})
         far = remember(api, 1, features={"rows": 10**6, "classes": 2, "task": "classification"})
         remember(api, 2, features={"rows": 60, "task": "regression"})
         found = api.http.get("/v1/datasets/toy/neighbours").json()
@@ -202,6 +202,7 @@ class TestNeighbours:
         first = found["neighbours"][0]
         assert 1.0 > first["similarity"] > found["neighbours"][1]["similarity"]
         assert found["neighbours"][1]["unlike"][0]["feature"] == "rows"
+        assert first["unlike"] == []  # all that is known of it is the same
         assert first["hyperparameters"]["learning_rate"] > 0.0
         assert api.http.get("/v1/datasets/toy/neighbours?limit=1").json()["neighbours"] == [first]
         assert api.http.get("/v1/datasets/toy/neighbours?network=cnn").json()["considered"] == 0

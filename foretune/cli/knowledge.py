@@ -158,7 +158,7 @@ def export(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Standard output unless given.")
     ] = None,
 ) -> None:
-    """Export all trials and measurements as CSV, JSON lines or Parquet.
+    """Export all trials: as CSV, as Parquet with their curves, or as JSON lines with their measurements.
 
     Examples:
 

@@ -85,7 +85,7 @@ class Experiment:
         return self._experiments.recommendation(self.id)
 
     def export(self, path: str | PathLike[str], format: ExportFormat | None = None) -> Path:  # noqa: A002
-        """Saves all trials and measurements; the format follows the file's ending unless given."""
+        """Saves all trials; the format follows the file's ending unless given. CSV has no curves."""
         return self._experiments.export(self.id, path, format)
 
     def pause(self) -> Experiment:

@@ -169,7 +169,10 @@ class Experiments:
         path: str | PathLike[str],
         format: ExportFormat | None = None,  # noqa: A002
     ) -> Path:
-        """Saves all trials and measurements as CSV, JSON lines or Parquet; the file's ending chooses unless given."""
+        """Saves all trials as CSV, as Parquet with their curves or as JSON lines with their measurements.
+
+        The file's ending chooses unless given.
+        """
         target = Path(path)
         chosen = _export_format(format or target.suffix.removeprefix("."))
         return save(self._transport, f"{_path(experiment_id)}/export", target, {"format": chosen})

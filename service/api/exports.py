@@ -25,7 +25,8 @@ Format = Annotated[ExportFormat, Query(alias="format", description="How the file
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "csv and parquet: one row a trial. jsonl: one trial a line, with its measurements.",
+            "description": "csv: one row a trial. parquet: one row a trial, with its curve. jsonl: one trial a line, "
+            "with its measurements.",
             "content": {
                 kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}}
                 for kind in MEDIA_TYPES.values()

@@ -53,5 +53,5 @@ def _alone(name: str, target: object) -> typer.Typer:
     if not callable(target):
         raise TypeError(f"the entry point {name!r} of {GROUP} is neither a function nor a typer.Typer")
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name)(target)
+    app.command(name, context_settings={"help_option_names": ["--help", "-h"]})(target)
     return app

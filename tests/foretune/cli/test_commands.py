@@ -349,6 +349,7 @@ def test_commands_of_other_packages_are_found_and_a_missing_part_is_explained(ru
     assert "no_such_package is missing" in result.stderr
     assert run("up", "--help").exit_code == 0
     assert "--data-dir" in run("up", "--help").stdout
+    assert run("up", "-h").stdout == run("up", "--help").stdout
 
 
 def test_the_console_script_runs_and_interrupts_politely(start) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat
 
 from foretune.client.stream import DEFAULT_PATIENCE_S
 from foretune.client.trial import Trial
-from foretune.errors import BudgetExhausted, ClientError, Conflict, LeaseLost
+from foretune.errors import BudgetExhausted, ClientError, Conflict, LeaseLost, TrialInfeasible
 from foretune.events import Event
 from foretune.json_types import JsonValue
 from foretune.spaces import AnyParameter
@@ -166,8 +166,9 @@ class Experiment:
     ) -> Experiment:
         """Calls `objective` with trial after trial, in `n_jobs` threads, until the budget is out.
 
-        What it returns is the trial's final value; None leaves it at the last report. An exception fails the trial
-        and ends the loop, unless it is one of `catch`. A trial whose lease was lost is passed over.
+        What it returns is the trial's final value; None leaves it at the last report. TrialInfeasible ends that
+        trial alone; any other exception fails the trial and ends the loop, unless it is one of `catch`. A trial whose
+        lease was lost is passed over.
 
         >>> experiment.optimize(lambda trial: (trial.hyperparameters["x"] - 2) ** 2)  # doctest: +SKIP
         """
@@ -245,7 +246,7 @@ class _Work:
                 value = self._objective(trial)
                 if value is not None and not trial.closed:
                     trial.complete(value)
-        except LeaseLost:
+        except (LeaseLost, TrialInfeasible):
             pass
         except self._catch:
             pass

@@ -270,6 +270,17 @@ def test_optimize_stops_at_an_error_unless_told_to_catch_it(service, client) -> 
     assert len(study.endings) == 4
 
 
+def test_optimize_goes_on_after_a_setting_that_cannot_be_trained(service, client) -> None:
+    def objective(trial):
+        if trial.number == 2:
+            raise TrialInfeasible("out of memory")
+        return 1.0
+
+    study = Study(service, max_trials=3)
+    client.experiments.get("exp_1").optimize(objective)
+    assert study.endings == [{"value": 1.0}, {"outcome": "infeasible", "reason": "out of memory"}, {"value": 1.0}]
+
+
 def test_optimize_passes_over_a_trial_that_someone_else_has(service, study, experiment) -> None:
     service.on("POST", "/v1/trials/tri_2/complete", service.problem(409, "lease_lost"))
     experiment.optimize(lambda trial: 1.0)

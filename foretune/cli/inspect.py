@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from foretune.cli import format as fmt
 from foretune.cli import identify
@@ -35,7 +36,7 @@ def status(context: typer.Context, experiment: ExperimentId = "last", as_json: A
         print_json(info)
         return
     out = console()
-    out.print(f"[bold]{info.name}[/]  {info.id}  ", fmt.state(info.state), soft_wrap=True)
+    out.print(f"[bold]{escape(info.name)}[/]  {info.id}  ", fmt.state(info.state), soft_wrap=True)
     progress = info.progress
     trials = ", ".join(f"{count} {name}" for name, count in sorted(progress.trials.items())) or "none yet"
     rows = [
@@ -50,7 +51,7 @@ def status(context: typer.Context, experiment: ExperimentId = "last", as_json: A
     ]
     for label, value in rows:
         if value:
-            out.print(f"  [dim]{label:8}[/] ", value, sep="", markup=True, soft_wrap=True)
+            out.print(f"  [dim]{label:8}[/] {escape(value)}", soft_wrap=True)
     if info.best:
         show_best(info, out)
 

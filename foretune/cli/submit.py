@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from foretune.cli import identify, submission
 from foretune.cli.failures import ExitCode, guarded
@@ -81,7 +82,7 @@ def submit(
         if as_json:
             print_json(experiment.info)
         else:
-            console().print(f"submitted [bold]{experiment.id}[/]  {experiment.name}", soft_wrap=True)
+            console().print(f"submitted [bold]{experiment.id}[/]  {escape(experiment.name)}", soft_wrap=True)
         if watch:
             _follow(client, experiment.id, as_json)
         elif not as_json:

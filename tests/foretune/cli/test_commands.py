@@ -147,6 +147,18 @@ def test_a_reader_that_has_seen_enough_is_no_error(service, start) -> None:
     assert process.returncode == 0
 
 
+def test_brackets_in_names_are_text_and_no_markup(service, run) -> None:
+    metric = {"name": "loss[red]", "goal": "minimize"}
+    made = service.add(name="run [/tmp/a]", metric=metric, reason="because [/b]", labels={"a[/b]": "c"})
+    for command in ("status", "list", "trials"):
+        assert run(command, *(["last"] if command != "list" else [])).exit_code == 0
+    shown = run("status", str(made["id"])).stdout
+    assert "run [/tmp/a]" in shown
+    assert "minimize loss[red]" in shown
+    assert "because [/b]" in shown
+    assert "x [/c]" in run("submit", "--dataset", "digits", "--network", "mlp", "--name", "x [/c]").stdout
+
+
 def test_status_list_trials_and_best(service, run) -> None:
     service.add()
     second = service.add()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -55,3 +55,12 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """The settings of this process, read once."""
     return Settings()
+
+
+def faults() -> list[str]:
+    """What is wrong with the environment: a phrase for each variable that cannot be used."""
+    try:
+        Settings()
+    except ValidationError as error:
+        return [f"{one['loc'][0]!s}".upper() + f" is {one['input']!r}: {one['msg']}" for one in error.errors()]
+    return []

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from service import settings
 from service.embedded import postgres, redis
 from service.embedded.faults import StackError
 from service.embedded.layout import MINIMUM_FREE_BYTES, Layout, default_data_dir
@@ -43,6 +44,7 @@ def local_checks(data_dir: Path | None = None, port: int = DEFAULT_PORT) -> list
     layout = Layout.of(data_dir or default_data_dir())
     looks: tuple[Callable[[], Check], ...] = (
         _python,
+        _settings,
         lambda: _wheel("Postgres binaries", lambda: postgres.find_binaries() / "postgres"),
         lambda: _wheel("Redis-protocol server", redis.find_server),
         lambda: _folder(layout),
@@ -60,6 +62,13 @@ def _python() -> Check:
     version = ".".join(str(part) for part in sys.version_info[:3])
     ok = sys.version_info[:2] >= _OLDEST_PYTHON
     return Check("Python", ok, f"{version} ({sys.executable})", "" if ok else "install Python 3.11 or newer")
+
+
+def _settings() -> Check:
+    wrong = settings.faults()
+    if wrong:
+        return Check("settings", False, "; ".join(wrong), "change or unset these environment variables")
+    return Check("settings", True, "the environment can be used")
 
 
 def _wheel(name: str, find: Callable[[], Path]) -> Check:

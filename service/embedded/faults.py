@@ -25,6 +25,7 @@ class StackFault(StrEnum):
     CLUSTER_UNUSABLE = "cluster_unusable"
     CHILD_FAILED = "child_failed"
     NOT_READY = "not_ready"
+    BAD_SETTING = "bad_setting"
 
 
 EXIT_STATUS: dict[StackFault, int] = {fault: number for number, fault in enumerate(StackFault, start=10)}

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from service import settings
 from service.embedded import children, postgres, redis
 from service.embedded.child import ChildEvent
 from service.embedded.children import StackPlan
@@ -139,6 +140,7 @@ def start(options: StackOptions) -> RunningStack:
     """
     begun = time.monotonic()
     check_platform()
+    check_settings()
     layout = Layout.of(options.data_dir)
     layout.create()
     with ExitStack() as held:
@@ -168,6 +170,13 @@ def check_platform() -> None:
             StackFault.UNSUPPORTED_PLATFORM,
             f"the embedded servers run on Linux and macOS, not on {sys.platform}; use WSL or docker compose",
         )
+
+
+def check_settings() -> None:
+    """Raises `StackError(BAD_SETTING)` where an environment variable would keep every process from starting."""
+    wrong = settings.faults()
+    if wrong:
+        raise StackError(StackFault.BAD_SETTING, "; ".join(wrong))
 
 
 def _bring_up(options: StackOptions, plan: StackPlan, cluster: postgres.Cluster, supervisor: Supervisor) -> None:

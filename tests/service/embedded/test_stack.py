@@ -173,6 +173,13 @@ class TestWrong:
             start(options_for(folder))
         assert caught.value.fault is StackFault.UNSUPPORTED_PLATFORM
 
+    def test_a_setting_that_cannot_be_used(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FORETUNE_MAX_UPLOAD_BYTES", "-1")
+        with pytest.raises(StackError, match="FORETUNE_MAX_UPLOAD_BYTES is '-1': Input should be greater") as caught:
+            start(options_for(folder))
+        assert caught.value.fault is StackFault.BAD_SETTING
+        assert nothing_lives(folder)
+
     def test_a_failed_preparation_stops_all(self, folder: Path) -> None:
         def too_new(plan: StackPlan) -> None:
             raise StackError(StackFault.SCHEMA_TOO_NEW, "the database is at revision 99")

@@ -121,7 +121,8 @@ def _managed(tx: Transaction, project: str, request: ExperimentRequest) -> _Part
         _refuse("metric", f"network {network.name!r} reports {', '.join(names)} here, not {name!r}")
     goal = request.metric.goal if request.metric else usual_goal(name)
     fixed = _with_peak(network, space, request.fixed)
-    return _Parts(_settled(space, fixed), fixed, name, goal, dataset, network.name)
+    settled = _settled(space, fixed, chosen=request.space is not None)
+    return _Parts(settled, fixed, name, goal, dataset, network.name)
 
 
 def usual_goal(metric: str) -> Goal:
@@ -178,14 +179,23 @@ def read_space(parameters: Sequence[Parameter]) -> Space:
         raise InvalidSpace(error.message, errors=faults) from None
 
 
-def _settled(space: Space, fixed: JsonObject) -> Space:
-    """The space without what is fixed; a fixed value decides the conditions that ask for it."""
+def _settled(space: Space, fixed: JsonObject, *, chosen: bool = True) -> Space:
+    """The space without what is fixed; a fixed value decides the conditions that ask for it.
+
+    In a space that the client has `chosen` a fixed value is one of the choices; in a network's own one, anything that
+    the network can be trained with.
+    """
     faults = []
     for name, value in fixed.items():
         parameter = space.by_name.get(name)
         if parameter is not None and parameter.type == "schedule":
             ScheduleShape.from_json(value)
-        elif parameter is not None and parameter.type == "categorical" and (problem := parameter.problem_with(value)):
+        elif (
+            chosen
+            and parameter is not None
+            and parameter.type == "categorical"
+            and (problem := parameter.problem_with(value))
+        ):
             faults.append(FieldError(("body", "fixed", name), f"{name} {problem}"))
     if faults:
         raise InvalidExperiment(faults[0].msg, errors=faults)

@@ -9,7 +9,10 @@ import pytest
 from foretune.errors import InvalidExperiment, InvalidRequest
 from foretune.json_types import JsonObject, JsonValue
 from foretune.metrics import Goal
+from foretune.parameters import Categorical, Float
 from foretune.states import ExperimentState
+from service.usecases import networks
+from tests.service.usecases.conftest import NETWORK
 
 if TYPE_CHECKING:
     from tests.service.usecases.conftest import World
@@ -51,6 +54,22 @@ class TestManaged:
         made = world.submit_managed(fixed={"width": 48})
         assert "width" not in [parameter.name for parameter in made.space]
         assert made.fixed == {"width": 48}
+
+    def test_what_the_network_can_be_trained_with_may_be_fixed_though_it_is_no_default_choice(
+        self, world: World
+    ) -> None:
+        """As with numbers beyond a default range. In a space of the client's own it must be one of the choices."""
+        widths = Categorical("width", [16, 32], ordered=True)
+        chosen = NETWORK.model_copy(update={"name": "wide", "space": [widths, Float("learning_rate", 1e-3, 1.0)]})
+        with world.database.transaction() as tx:
+            networks.publish(tx, [chosen])
+        made = world.submit_managed(network="wide", fixed={"width": 48})
+        assert ([one.name for one in made.space], made.fixed) == (["learning_rate"], {"width": 48})
+        with pytest.raises(InvalidExperiment, match="width must lie from 1 to 1024"):
+            world.submit_managed(network="wide", fixed={"width": 4096})
+        own: list[JsonValue] = [{"name": "width", "type": "categorical", "choices": [16, 32]}, LR]
+        with pytest.raises(InvalidExperiment, match="width must be one of"):
+            world.submit_managed(network="wide", space=own, fixed={"width": 48})
 
     @pytest.mark.parametrize(
         ("changes", "place", "words"),

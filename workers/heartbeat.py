@@ -64,5 +64,6 @@ class Heartbeat:
                 _log.warning("heartbeat_failed", error=error.message)
                 continue
             with self._lock:
-                # Only those still held here: a trial may have ended in the meantime.
-                self._lost |= {trial_id for trial_id in leases if trial_id not in held and trial_id in self._leases}
+                # Only those still held here: a trial may have ended in the meantime, or have come back.
+                gone = leases.items() & self._leases.items()
+                self._lost |= {trial_id for trial_id, _ in gone if trial_id not in held}

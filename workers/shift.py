@@ -223,6 +223,9 @@ class Shift:
             return []
 
     def _admit_one(self, engine: Engine, task: TrainingTask, experiment: StoredExperiment, trial: StoredTrial) -> None:
+        if trial.id in self._held:
+            # Its lease ran out while this worker was cut off; freed, it came back before anybody noticed here.
+            self._forget(engine, trial.id)
         refused: TrialReport | None = None
         try:
             self._house(engine, task.spec(experiment, trial), trial)

@@ -12,6 +12,7 @@ from sqlalchemy import delete, select
 
 from foretune.events import EventType
 from foretune.states import ExperimentState, TrialState
+from foretune.wire.experiments import ExperimentPatch
 from service.artifacts import ArtifactStore
 from service.bus.names import QUEUE_TRAIN
 from service.db.tables import datasets as dataset_table
@@ -159,6 +160,25 @@ class TestInterrupted:
         lost = [event.data for event in bench.events(experiment_id) if event.type is EventType.WORKER_LOST]
         assert lost == [{"trial": trial.id, "number": 1, "worker": "wrk_first", "attempts": 1}]
         assert bench.checkpoints_known() <= checkpoint_files()
+
+    def test_what_it_lost_while_cut_off_may_come_back_to_it(self, bench: Bench, undisturbed: list[object]) -> None:
+        """Given leases ran out and upkeep freed the trials, a slot that is filled then may get one it still holds."""
+        experiment_id = bench.submit()
+        bench.work(experiment_id, bench.stopped_at(2))
+        with bench.database.transaction() as tx:
+            experiments.patch(tx, bench.bus, bench.project, experiment_id, ExperimentPatch(parallelism=2))
+
+        def cut_off() -> None:
+            """Just before the first trial's slot is filled."""
+            if [one.state for one in bench.trials(experiment_id)] == [T.COMPLETED, T.RUNNING]:
+                bench.let_leases_run_out()
+                upkeep.sweep(bench.database, bench.bus)
+
+        bench.work(experiment_id, bench.worker("wrk_second", dict.fromkeys(range(3, 9), cut_off)))
+        trials = bench.trials(experiment_id)
+        assert [(one.state, one.reason) for one in trials] == [(T.COMPLETED, None)] * 3
+        assert [one.attempts for one in trials] == [2, 2, 1]
+        assert bench.curves(experiment_id) == undisturbed
 
     def test_paused_and_resumed(self, bench: Bench, undisturbed: list[object]) -> None:
         experiment_id = bench.submit()

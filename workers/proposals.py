@@ -9,6 +9,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
+from foretune.errors import NotFound, Unavailable
 from foretune.json_types import JsonObject
 from foretune.spaces import Configuration, Space
 from foretune.states import TrialState
@@ -33,6 +36,7 @@ from service.usecases.proposals import SeenTrial, StoredExperiment
 from service.usecases.trials import Proposed
 from workers.priors import Priors, described, described_gate, evidence_json, priors_of, with_knowledge
 
+_log = structlog.get_logger(__name__)
 _KEPT_EXPERIMENTS = 64
 _FRESH_S = 0.1
 """Thresholds come from curves that were read within this time: short epochs end every few milliseconds."""
@@ -181,8 +185,7 @@ class Proposals:
         if known is None or known.experiment.space != changes.experiment.space:
             # A widened space is another problem: everything is encoded anew.
             problem = problem_of(changes.experiment, defaults or _defaults(known))
-            priors = known.priors if known else priors_of(self._database, changes.experiment)
-            problem = with_knowledge(problem, changes.experiment.network, priors)
+            problem, priors = self._with_histories(problem, changes.experiment, known)
             if known is None:
                 known = _Known(changes.experiment, problem, priors, Curves(problem.goal))
             known.problem, known.memory, known.outstanding = problem, Memory(), {}
@@ -191,6 +194,20 @@ class Proposals:
             known.curves_at = read_at
         _take_in(known, changes)
         return known
+
+
+    def _with_histories(
+        self, problem: Problem, experiment: StoredExperiment, known: _Known | None
+    ) -> tuple[Problem, Priors]:
+        """Histories are worth a lot, but not the experiment: if they cannot be used, it goes on without."""
+        try:
+            priors = known.priors if known else priors_of(self._database, experiment)
+            return with_knowledge(problem, experiment.network, priors), priors
+        except (NotFound, Unavailable):
+            raise
+        except Exception:  # noqa: BLE001 - whatever a history holds that nobody thought of
+            _log.exception("histories_not_used", experiment=experiment.id)
+            return problem, Priors()
 
 
 def problem_of(experiment: StoredExperiment, defaults: JsonObject) -> Problem:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -64,6 +65,8 @@ class Shift:
         self._process = process
         self._experiment_id = experiment_id
         self._held: dict[str, _Held] = {}
+        self._taken: dict[str, int] = {}
+        """Trials that this worker has, and their attempts, until they are in a slot or refused."""
         self._heartbeat = Heartbeat(process)
         self._unsettled: set[str] = set()
         """Checkpoints that were written and not yet reported."""
@@ -84,7 +87,11 @@ class Shift:
 
     def run(self) -> None:
         """Trains until the experiment has nothing more to do, the time is up or the worker is asked to stop."""
-        claim = self._claim(1)
+        try:
+            claim = self._claim(1)
+        except Exception as error:
+            self._abandon({}, error)
+            raise
         if claim is None:
             return
         try:
@@ -93,8 +100,8 @@ class Shift:
         except (NotFound, InvalidRequest) as error:
             self._fail(f"its data or network cannot be used: {error.message}")
             return
-        except Exception:
-            self._abandon({trial.id: trial.attempts for trial in claim.trials})
+        except Exception as error:
+            self._abandon(_attempts(claim.trials), error)
             raise
         with self._heartbeat:
             try:
@@ -102,8 +109,8 @@ class Shift:
             except NotFound:
                 _log.info("experiment_deleted", experiment=self._experiment_id)
                 self._delete_all()
-            except Exception:
-                self._abandon(self._leases())
+            except Exception as error:
+                self._abandon(self._leases(), error)
                 raise
 
     def _train(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> None:
@@ -184,6 +191,7 @@ class Shift:
     def _admit(self, engine: Engine, task: TrainingTask, claim: shifts.Claim) -> int:
         """Puts claimed trials, thawed ones and new proposals into slots; how many there were."""
         trials = list(claim.trials)
+        self._taken = _attempts(trials)
         open_slots = claim.open_slots
         if open_slots > 0 and claim.experiment.trials_paused:
             thawed = self._thaw(open_slots)
@@ -192,8 +200,10 @@ class Shift:
         open_slots = min(open_slots, claim.experiment.max_trials - claim.experiment.trials_created)
         if open_slots > 0 and not self._over:
             trials += self._propose(open_slots)
+        self._taken = _attempts(trials)
         for trial in trials:
             self._admit_one(engine, task, claim.experiment, trial)
+            del self._taken[trial.id]
         return len(trials)
 
     def _thaw(self, count: int) -> list[StoredTrial]:
@@ -378,22 +388,29 @@ class Shift:
                 checkpoint = self._keep(engine, held)
                 reports.append(TrialReport(held.trial.id, held.trial.attempts, checkpoint=checkpoint))
             self._send(reports)
-        self._free(self._leases(), again=True)
+        with self._process.database.transaction() as tx:
+            shifts.hand_back(tx, self._process.bus, self._experiment_id, self._leases(), again=True)
 
     def _leases(self) -> dict[str, int]:
-        return {trial_id: held.trial.attempts for trial_id, held in self._held.items()}
+        return {trial_id: held.trial.attempts for trial_id, held in self._held.items()} | self._taken
 
-    def _free(self, leases: dict[str, int], *, again: bool) -> None:
-        with self._process.database.transaction() as tx:
-            shifts.hand_back(tx, self._process.bus, self._experiment_id, leases, again=again)
-
-    def _abandon(self, leases: dict[str, int]) -> None:
-        """After an error of our own: free the trials; upkeep rings again in a while."""
+    def _abandon(self, leases: dict[str, int], error: Exception) -> None:
+        """After an error that the experiment may meet again; what is away comes back, and is not held against it."""
         try:
-            self._free(leases, again=False)
-        except ForetuneError as error:
-            _log.warning("not_handed_back", experiment=self._experiment_id, error=error.message)
+            with self._process.database.transaction() as tx:
+                if isinstance(error, Unavailable):
+                    shifts.hand_back(tx, self._process.bus, self._experiment_id, leases, again=False)
+                else:
+                    why = f"{type(error).__name__}: {error}"
+                    shifts.abandon(tx, self._process.bus, self._experiment_id, leases, why)
+        except ForetuneError as unable:
+            _log.warning("not_handed_back", experiment=self._experiment_id, error=unable.message)
 
     def _fail(self, reason: str) -> None:
         with self._process.database.transaction() as tx:
             shifts.fail(tx, self._process.bus, self._experiment_id, reason)
+
+
+def _attempts(trials: Sequence[StoredTrial]) -> dict[str, int]:
+    """Leases, as `service.usecases.shifts` takes them."""
+    return {trial.id: trial.attempts for trial in trials}

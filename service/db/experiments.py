@@ -61,6 +61,8 @@ class StoredExperiment:
     rung_at: datetime | None
     model: int | None
     """The version of the project's model that was in use when it was submitted."""
+    failed_shifts: int
+    """By errors of our own, since the last epoch was measured."""
 
     @property
     def trials_paused(self) -> int:

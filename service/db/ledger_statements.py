@@ -19,7 +19,7 @@ _TRIAL_CHANGES = [
     )
 ]
 RUNNING_CHANGES = [
-    *("state", "reason", "started_at", "finished_at", "rung_at", "event_seq", "epochs"),
+    *("state", "reason", "started_at", "finished_at", "rung_at", "event_seq", "epochs", "failed_shifts"),
     *("trials_created", "trials_finished", "trials_running", "trials_queued"),
     *("best_trial_id", "best_value", "best_epoch"),
 ]

@@ -162,6 +162,13 @@ experiments = Table(
     _time("compacted_at"),
     _time("tidied_at"),
     Column("model", Integer, comment="the version of the project's model that was in use at submission"),
+    Column(
+        "failed_shifts",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="by errors of our own, since the last epoch was measured",
+    ),
     CheckConstraint("trials_created <= max_trials", name="budget"),
     Index(None, "project_id", "created_at", "id"),
     Index("ix_experiments_open", "state", postgresql_where=text("finished_at IS NULL")),

@@ -29,6 +29,8 @@ from service.usecases import experiments, outcomes
 from service.usecases.outcomes import Measured
 from service.usecases.trials import Proposed, start_trial
 
+MAX_FAILED_SHIFTS = 8
+"""As often as upkeep tries a trial whose workers die (`upkeep.MAX_ATTEMPTS`)."""
 _SEEN_WITHIN = timedelta(seconds=6)
 """Workers sign every two seconds; one that did not for so long is not waited for."""
 
@@ -194,6 +196,8 @@ def report(
     """
     reads = [one.trial_id for one in reports]
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish, reads=reads) as ledger:
+        if ledger.experiment.failed_shifts and any(one.measured for one in reports):
+            ledger.change(failed_shifts=0)
         verdicts, kept = {}, set()
         for one in reports:
             trial = ledger.known.get(one.trial_id)
@@ -215,13 +219,21 @@ def report(
 def hand_back(tx: Transaction, bus: Bus, experiment_id: str, trials: Mapping[str, int], *, again: bool) -> None:
     """Frees the trials (`{trial_id: attempts}`) that this worker still holds; `again` rings for another shift."""
     with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
-        held = ledger.trials(list(trials))
-        for trial_id, attempts in sorted(trials.items()):
-            trial = held.get(trial_id)
-            if trial is not None and trial.attempts == attempts and trial.state is TrialState.RUNNING:
-                outcomes.free_trial(ledger, trial, "handed back by its worker")
+        _free(ledger, trials)
         if again and ledger.state in (ExperimentState.QUEUED, ExperimentState.RUNNING):
             experiments.ring(ledger, workers=1)
+
+
+def abandon(tx: Transaction, bus: Bus, experiment_id: str, trials: Mapping[str, int], why: str) -> None:
+    """Frees the trials after an error of our own. Upkeep rings again in a while; what fails every time ends FAILED."""
+    with Ledger.of_experiment(tx, experiment_id, project=None, wake=bus.publish) as ledger:
+        _free(ledger, trials)
+        if ledger.state.finished:
+            return
+        failed = ledger.experiment.failed_shifts + 1
+        ledger.change(failed_shifts=failed)
+        if failed >= MAX_FAILED_SHIFTS:
+            outcomes.fail_experiment(ledger, f"workers failed on it {failed} times in a row, the last time by {why}")
 
 
 def fail(tx: Transaction, bus: Bus, experiment_id: str, reason: str) -> None:
@@ -241,6 +253,14 @@ def dataset_artifact(tx: Transaction, dataset_id: str) -> str:
 def extend(tx: Transaction, leases: Mapping[str, int]) -> set[str]:
     """A sign of life for trials (`{trial_id: attempts}`); the ids that this worker still holds."""
     return trial_rows.extend_leases(tx, leases, settings().foretune_worker_lease_s)
+
+
+def _free(ledger: Ledger, trials: Mapping[str, int]) -> None:
+    held = ledger.trials(list(trials))
+    for trial_id, attempts in sorted(trials.items()):
+        trial = held.get(trial_id)
+        if trial is not None and trial.attempts == attempts and trial.state is TrialState.RUNNING:
+            outcomes.free_trial(ledger, trial, "handed back by its worker")
 
 
 def _take(ledger: Ledger, trial: StoredTrial, worker: str) -> StoredTrial:

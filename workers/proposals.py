@@ -195,7 +195,6 @@ class Proposals:
         _take_in(known, changes)
         return known
 
-
     def _with_histories(
         self, problem: Problem, experiment: StoredExperiment, known: _Known | None
     ) -> tuple[Problem, Priors]:

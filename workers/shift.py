@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from foretune.errors import ForetuneError, InvalidRequest, NotFound, StorageFull, TrialInfeasible, Unavailable
+from foretune.errors import ForetuneError, InvalidRequest, NotFound, TrialInfeasible, Unavailable
 from foretune.json_types import JsonObject
 from foretune.states import ExperimentState
 from metalearner import Effort
 from service.settings import settings
 from service.usecases import outcomes, shifts
-from service.usecases.checkpoints import folder_of
 from service.usecases.proposals import StoredExperiment, StoredTrial
 from service.usecases.shifts import TrialReport, Verdict
-from workers.engine import Checkpoint, Engine, EpochReport, FailureKind, InvalidCheckpoint, TrialSpec
+from workers.checkpoint_ring import CheckpointRings
+from workers.engine import Engine, EpochReport, FailureKind, InvalidCheckpoint, TrialSpec
 from workers.heartbeat import Heartbeat
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
@@ -53,7 +53,6 @@ class _Held:
     trial: StoredTrial
     kept_at: float
     """When its state was last kept in a checkpoint."""
-    artifact: str | None
     measured: list[outcomes.Measured] = field(default_factory=list)
     last: EpochReport | None = None
 
@@ -68,8 +67,7 @@ class Shift:
         self._taken: dict[str, int] = {}
         """Trials that this worker has, and their attempts, until they are in a slot or refused."""
         self._heartbeat = Heartbeat(process)
-        self._unsettled: set[str] = set()
-        """Checkpoints that were written and not yet reported."""
+        self._checkpoints = CheckpointRings(process.artifacts, experiment_id)
         self._over = False
         self._ended, self._trained_s = 0, 0.0
         """The trials that ended in this shift, and how long they trained in it."""
@@ -108,7 +106,7 @@ class Shift:
                 self._train(engine, task, claim)
             except NotFound:
                 _log.info("experiment_deleted", experiment=self._experiment_id)
-                self._delete_all()
+                self._checkpoints.delete_all()
             except Exception as error:
                 self._abandon(self._leases(), error)
                 raise
@@ -246,22 +244,21 @@ class Shift:
         if refused is not None:
             self._send([refused])
             return
-        artifact = str(trial.checkpoint["artifact"]) if trial.checkpoint else None
-        self._held[trial.id] = _Held(trial, time.monotonic(), artifact)
+        self._held[trial.id] = _Held(trial, time.monotonic())
+        self._checkpoints.hold(trial)
         self._heartbeat.hold(trial.id, trial.attempts)
 
     def _house(self, engine: Engine, spec: TrialSpec, trial: StoredTrial) -> None:
-        """Admits the trial where its checkpoint stands.
+        """Admits the trial where its newest good checkpoint stands.
 
-        One that is gone, damaged, or of a network that was changed since costs time, not the trial: it starts anew, and
-        the epochs that were measured stay as they are.
+        One that is gone, damaged, or of a network that was changed since costs time, not the trial: it goes on from the
+        one before or starts anew, and the epochs that were measured stay as they are.
         """
-        if trial.checkpoint is not None:
+        for checkpoint in self._checkpoints.read(trial):
             try:
-                kept = self._process.artifacts.read_bytes(str(trial.checkpoint["artifact"]))
-                engine.admit(spec, Checkpoint.from_bytes(kept))
-            except (NotFound, InvalidCheckpoint) as error:
-                _log.warning("checkpoint_lost", trial=trial.id, error=error.message)
+                engine.admit(spec, checkpoint)
+            except InvalidCheckpoint as error:
+                _log.warning("checkpoint_not_usable", trial=trial.id, error=error.message)
             else:
                 return
         engine.admit(spec)
@@ -310,23 +307,14 @@ class Shift:
         finished = last is not None and last.finished
         pauses = last is not None and last.epoch in self._rungs
         old = time.monotonic() - held.kept_at >= settings().foretune_checkpoint_every_s
-        checkpoint = self._keep(engine, held) if finished or pauses or old else None
+        checkpoint = self._keep(engine, held, finished=finished) if finished or pauses or old else None
         return TrialReport(trial.id, trial.attempts, tuple(held.measured), checkpoint, finished=finished)
 
-    def _keep(self, engine: Engine, held: _Held) -> JsonObject | None:
-        """Writes a checkpoint beside the old one; the old one goes when the new one is in the database."""
-        snapshot = engine.snapshot(held.trial.id)
-        epoch = snapshot.position.epoch
-        folder = f"{folder_of(self._experiment_id)}/{held.trial.id}"
-        key = f"{folder}/{held.trial.attempts}-{snapshot.position.update}"
-        self._unsettled.add(key)
-        try:
-            self._process.artifacts.put_bytes(key, snapshot.to_bytes())
-        except (StorageFull, Unavailable) as error:
-            _log.error("checkpoint_not_kept", trial=held.trial.id, error=error.message)
-            return None
-        held.kept_at = time.monotonic()
-        return {"epoch": epoch, "artifact": key}
+    def _keep(self, engine: Engine, held: _Held, *, finished: bool = False) -> JsonObject | None:
+        checkpoint = self._checkpoints.write(held.trial, engine.snapshot(held.trial.id), finished=finished)
+        if checkpoint is not None:
+            held.kept_at = time.monotonic()
+        return checkpoint
 
     def _send(self, reports: list[TrialReport]) -> dict[str, Verdict]:
         """Reports in one transaction; waits for a database that is away, with everything still in memory."""
@@ -346,37 +334,14 @@ class Shift:
                     raise
                 time.sleep(_RETRY_S)
         self._over = answer.state is not ExperimentState.RUNNING
-        self._replace_artifacts(reports, answer.kept)
-        return answer.verdicts
-
-    def _replace_artifacts(self, reports: list[TrialReport], kept: frozenset[str]) -> None:
-        """Deletes the checkpoints that nothing refers to any more."""
         for report in reports:
-            held = self._held.get(report.trial_id)
-            if held is None or report.checkpoint is None:
-                continue
-            new = str(report.checkpoint["artifact"])
-            self._unsettled.discard(new)
-            if report.trial_id in kept:
-                stale, held.artifact = held.artifact, new
-            else:
-                stale = new
-            if stale is not None and stale != held.artifact:
-                self._delete(stale)
-
-    def _delete_all(self) -> None:
-        """Deletes what this shift kept, when nobody is left to refer to it."""
-        for key in {*self._unsettled, *(held.artifact for held in self._held.values() if held.artifact)}:
-            self._delete(key)
-
-    def _delete(self, key: str) -> None:
-        try:
-            self._process.artifacts.delete(key)
-        except ForetuneError as error:
-            _log.warning("artifact_not_deleted", artifact=key, error=error.message)
+            if report.checkpoint is not None:
+                self._checkpoints.settle(report.trial_id, report.checkpoint, kept=report.trial_id in answer.kept)
+        return answer.verdicts
 
     def _forget(self, engine: Engine, trial_id: str) -> None:
         self._held.pop(trial_id)
+        self._checkpoints.drop(trial_id)
         self._heartbeat.drop(trial_id)
         engine.release(trial_id)
 

@@ -1,4 +1,4 @@
-"""Experiments count the shifts that failed on them in a row: one that always fails ends with a reason.
+"""Experiments count the shifts that failed on them in a row; trials know their newest two checkpoints.
 
 Revision ID: 0006
 """
@@ -14,10 +14,12 @@ depends_on = None
 
 _UP = """\
 ALTER TABLE experiments ADD COLUMN failed_shifts INTEGER DEFAULT 0 NOT NULL;
+COMMENT ON COLUMN trials.checkpoint IS 'epoch and place of the newest checkpoint, and of the one before';
 COMMENT ON COLUMN experiments.failed_shifts IS 'by errors of our own, since the last epoch was measured';
 """
 
 _DOWN = """\
+COMMENT ON COLUMN trials.checkpoint IS 'epoch and place of the newest checkpoint';
 ALTER TABLE experiments DROP COLUMN failed_shifts;
 """
 

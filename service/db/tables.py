@@ -210,7 +210,7 @@ trials = Table(
     Column("best_value", Double),
     Column("best_epoch", Integer),
     Column("seconds", Double, nullable=False, server_default=text("0")),
-    Column("checkpoint", JSONB, comment="epoch and place of the newest checkpoint"),
+    Column("checkpoint", JSONB, comment="epoch and place of the newest checkpoint, and of the one before"),
     _now("created_at"),
     _time("started_at"),
     _time("finished_at"),

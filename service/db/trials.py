@@ -220,7 +220,15 @@ def curve_points_since(tx: Transaction, experiment_id: str, seq: int) -> list[tu
 
 def artifacts_of(tx: Transaction, experiment_id: str) -> list[str]:
     """The artifacts of an experiment's trials."""
-    query = select(trials.c.checkpoint["artifact"].astext).where(
-        trials.c.experiment_id == experiment_id, trials.c.checkpoint.is_not(None)
-    )
-    return list(tx.connection.execute(query).scalars())
+    query = select(trials.c.checkpoint).where(trials.c.experiment_id == experiment_id, trials.c.checkpoint.is_not(None))
+    return [str(one["artifact"]) for kept in tx.connection.execute(query).scalars() for one in ring_of(kept)]
+
+
+def ring_of(checkpoint: JsonObject | None) -> list[JsonObject]:
+    """Epoch and artifact of each checkpoint that a trial's row knows, the newest first."""
+    ring: list[JsonObject] = []
+    while isinstance(checkpoint, dict):
+        ring.append({"epoch": checkpoint["epoch"], "artifact": checkpoint["artifact"]})
+        before = checkpoint.get("before")
+        checkpoint = before if isinstance(before, dict) else None
+    return ring

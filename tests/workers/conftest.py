@@ -24,6 +24,7 @@ from service.bus import Bus
 from service.db.session import Database
 from service.db.tables import measurements as measurement_table
 from service.db.tables import trials as trial_table
+from service.db.trials import ring_of
 from service.settings import settings
 from service.usecases import events, experiments, trials
 from tests.service.usecases.conftest import World
@@ -165,9 +166,9 @@ class Bench:
 
     def checkpoints_known(self) -> set[str]:
         """The artifacts that trials refer to."""
-        query = select(trial_table.c.checkpoint["artifact"].astext).where(trial_table.c.checkpoint.is_not(None))
+        query = select(trial_table.c.checkpoint).where(trial_table.c.checkpoint.is_not(None))
         with self.database.transaction() as tx:
-            return set(tx.connection.execute(query).scalars())
+            return {str(one["artifact"]) for kept in tx.connection.execute(query).scalars() for one in ring_of(kept)}
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from foretune.states import ExperimentState
 from service.artifacts import ArtifactStore
 from service.settings import settings
 from service.usecases import checkpoints
+from workers.engine import Checkpoint, Engine, TrialSpec
 
 if TYPE_CHECKING:
     from tests.workers.conftest import Bench
@@ -31,6 +32,34 @@ class TestRead:
         bench.work(experiment_id)
         assert bench.curves(experiment_id) == undisturbed
 
+    @pytest.mark.parametrize(("damaged", "start"), [(1, 2), (2, 0)])
+    def test_where_the_newest_is_damaged_the_one_before_is_gone_on_from(
+        self,
+        bench: Bench,
+        undisturbed: list[object],
+        artifacts: ArtifactStore,
+        monkeypatch: pytest.MonkeyPatch,
+        damaged: int,
+        start: int,
+    ) -> None:
+        starts: list[tuple[str, int]] = []
+
+        class WatchedEngine(Engine):
+            def admit(self, spec: TrialSpec, checkpoint: Checkpoint | None = None) -> None:
+                super().admit(spec, checkpoint)
+                starts.append((spec.trial_id, checkpoint.position.epoch if checkpoint else 0))
+
+        monkeypatch.setattr("workers.shift.Engine", WatchedEngine)
+        experiment_id = bench.submit()
+        bench.work(experiment_id, bench.stopped_at(3))
+        (trial,) = bench.trials(experiment_id)
+        assert len(bench.checkpoints_known()) == 2
+        for key in sorted(bench.checkpoints_known(), reverse=True)[:damaged]:
+            artifacts.put_bytes(key, artifacts.read_bytes(key)[:-100])
+        bench.work(experiment_id)
+        assert starts[:2] == [(trial.id, 0), (trial.id, start)]
+        assert bench.curves(experiment_id) == undisturbed
+
     def test_a_damaged_checkpoint_costs_time_alone(
         self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore
     ) -> None:
@@ -47,10 +76,10 @@ class TestRead:
         """As when the network was changed since: the trial starts anew, and no epoch is told twice."""
         experiment_id, other = bench.submit(), bench.submit(fixed={"width": 24, "depth": 2, "batch_size": 256})
         bench.work(other, bench.stopped_at(3, "wrk_other"))
-        (foreign,) = bench.checkpoints_known()
+        foreign = bench.checkpoints_known()
         bench.work(experiment_id, bench.stopped_at(3))
-        (key,) = bench.checkpoints_known() - {foreign}
-        artifacts.put_bytes(key, artifacts.read_bytes(foreign))
+        for key in bench.checkpoints_known() - foreign:
+            artifacts.put_bytes(key, artifacts.read_bytes(min(foreign)))
         bench.work(experiment_id)
         assert bench.experiment(experiment_id).state is E.COMPLETED
         assert bench.curves(experiment_id) == undisturbed

@@ -180,9 +180,8 @@ def _no_orphan(stage: Arena) -> None:
     root = stage.stack.plan.layout.artifacts
     deadline = time.monotonic() + _TIDY_WITHIN_S + LEASE_S
     while True:
-        known = {
-            row[0] for row in stage.rows("SELECT checkpoint->>'artifact' FROM trials WHERE checkpoint IS NOT NULL")
-        }
+        rows = stage.rows("SELECT checkpoint->>'artifact', checkpoint->'before'->>'artifact' FROM trials")
+        known = {key for row in rows for key in row if key is not None}
         left = {str(path.relative_to(root)) for path in stage.checkpoints()} - known
         if not left:
             return

@@ -1,4 +1,4 @@
-"""The loops of outcomes, compiled: their scores; `outcomes` says what they compute."""
+"""The loops of outcomes, compiled: their scores, and of many the few that are looked at; see `outcomes`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from metalearner.arrays import Array
+from metalearner.arrays import Array, Index
 from metalearner.compiling import compiled
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -90,3 +90,39 @@ def scores(ascending: Array, feasible: int) -> tuple[Array, float]:
     for i in range(count):
         result[i] = (result[i] - center) / deviation
     return result, 1.0 / (spread * deviation) if spread else 0.0
+
+
+@compiled
+def spread_out(losses: Array, limit: int) -> Index:
+    """Which `limit` of more losses (n,) to look at, in their order: the best third, of equal ones the first, the last
+    third, and others evenly spread over the time before.
+    """
+    count, third = len(losses), limit // 3
+    best, taken = np.empty(third, dtype=np.intp), np.zeros(count, dtype=np.bool_)
+    found = 0
+    for i in range(count):
+        if found == third and not losses[i] < losses[best[third - 1]]:
+            continue
+        at = found if found < third else third - 1
+        while at and losses[i] < losses[best[at - 1]]:
+            best[at] = best[at - 1]
+            at -= 1
+        best[at] = i
+        found = min(found + 1, third)
+    for i in range(third):
+        taken[best[i]] = True
+        taken[count - 1 - i] = True
+    rest = np.empty(count, dtype=np.intp)
+    left = 0
+    for i in range(count):
+        rest[left] = i
+        left += not taken[i]
+    spread = limit - (count - left)
+    for i in range(spread):
+        taken[rest[i * (left - 1) // (spread - 1)]] = True
+    result, at = np.empty(limit, dtype=np.intp), 0
+    for i in range(count):
+        if taken[i]:
+            result[at] = i
+            at += 1
+    return result

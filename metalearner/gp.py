@@ -257,7 +257,9 @@ def _whitening(covariance: Array, noise: Array) -> tuple[Array, Array]:
     while True:
         diagonal = noise + jitter
         # LAPACK counts by columns: its upper factor is the transposed lower one.
-        factor, failed = dpotrf((covariance + np.diag(diagonal)).T, lower=0, overwrite_a=1)
+        matrix = covariance.copy()
+        matrix.ravel()[:: len(matrix) + 1] += diagonal
+        factor, failed = dpotrf(matrix.T, lower=0, overwrite_a=1)
         if not failed:
             inverse, _ = dtrtri(factor, lower=0, overwrite_c=1)
             return np.asarray(inverse.T), diagonal

@@ -10,6 +10,7 @@ from foretune.spaces import Space
 from metalearner import gp
 from metalearner.acquisition import log_expected_improvement
 from metalearner.arrays import Array
+from metalearner.compiled_outcomes import spread_out
 from metalearner.encoding import Encoding, is_among
 from metalearner.expert import Belief
 from metalearner.outcomes import prediction, warp
@@ -25,6 +26,7 @@ def warm_up() -> None:
     rows = encoding.encode_all([{"x": 0.1, "n": 1, "c": "a"}, {"x": 0.2, "n": 1, "c": "a"}, {"x": 0.9, "n": 3}])
     features, losses = encoding.features(rows), np.array([0.0, 0.0, 1.0])
     scale, scores = warp(losses)
+    spread_out(np.arange(12.0), 9)
     prediction(scale, Goal.MINIMIZE, 0.5, 1.0)
     kernel = gp.fit(features, scores, encoding.groups, gp.Prior(), 1)
     posterior = gp.condition(kernel, encoding.groups, features, scores).believing(features)

@@ -48,3 +48,21 @@ def test_scores_are_what_they_are_said_to_be(count: int, failed: float, digits: 
     deviation = raw.std() if raw.std() > 1e-9 else 1.0
     np.testing.assert_allclose(scores, (raw - raw.mean()) / deviation, rtol=1e-9, atol=1e-12)
     assert scale.slope == pytest.approx(1.0 / (spread * deviation) if spread > 1e-12 * abs(median) else 0.0)
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+@pytest.mark.parametrize("count", [65, 90, 1000])
+def test_of_many_the_best_the_last_and_some_between_are_looked_at(count: int, digits: int) -> None:
+    losses = np.round(np.random.default_rng(count).standard_normal(count), digits)
+    losses[3::11] = np.inf
+
+    places = compiled_outcomes.spread_out(losses, 64)
+
+    assert len(places) == len(set(places.tolist())) == 64
+    assert (np.diff(places) > 0).all()
+    best = set(np.argsort(losses, kind="stable")[:21].tolist())
+    sure = best | set(range(count - 21, count))
+    assert sure <= set(places.tolist())
+    rest = [place for place in range(count) if place not in sure]
+    number = 64 - len(sure)
+    assert set(places.tolist()) - sure == {rest[i * (len(rest) - 1) // (number - 1)] for i in range(number)}

@@ -34,10 +34,16 @@ class Table(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Random numbers for the moves of m candidates."""
+    """Random numbers for the moves of m candidates, uniform in [0, 1) if not said otherwise."""
 
-    uniforms: Array  # (m, D + 3), in [0, 1): one for each dimension, then for three choices
-    normals: Array  # (m, D)
+    sizes: Array  # (m,): of their steps
+    spread: Array  # (m, D): whether a dimension moves
+    turns: Array  # (m, D): whether a discrete value does, too
+    places: Array  # (m, D): where to, if anywhere
+    wide: Array  # (m,): whether all dimensions may move
+    sure: Index  # (m,): a dimension that moves in any case
+    normals: Array  # (m, D): standard normal
+    hops: Array  # (m, D): by how many levels an ordered value moves
 
 
 @compiled
@@ -109,31 +115,25 @@ def features(table: Table, rows: Array) -> Array:
 
 
 @compiled
-def _move(table: Table, row: Array, uniforms: Array, normals: Array, size: float, hops: Index) -> None:
-    """Moves a row (D,), by numbers (D + 3,) and (D,); see `search`.
-
-    One number tells of a dimension whether it moves; what is left of it, which is as uniform, whether a discrete value
-    does, too; and what is left of that, to where.
-    """
+def _move(table: Table, row: Array, draws: Draws, at: int) -> None:
+    """Moves a row (D,) as candidate number `at` moves; see `search`."""
     width = len(row)
-    share = (min(1.0, 2.0 / width) if width > 2 else 0.7) if uniforms[width] < 0.5 else 1.0
-    calm, sure = max(0.5, 1.0 / width), int(uniforms[width + 1] * width)
+    chance = min(1.0, 2.0 / width) if width > 2 else 0.7
+    share, calm = chance if draws.wide[at] < 0.5 else 1.0, max(0.5, 1.0 / width)
     for j in range(width):
-        u, value, levels = uniforms[j], row[j], table.dimensions[j, 0]
+        levels, value = table.dimensions[j, 0], row[j]
         if math.isnan(value):
-            row[j] = u
+            row[j] = draws.places[at, j]
             continue
-        if u >= share and j != sure:
-            continue
-        u = u / share if u < share else (u - share) / (1.0 - share)
-        if levels and u >= calm:
+        moves = draws.spread[at, j] < share or draws.sure[at] == j
+        if not moves or (levels and draws.turns[at, j] >= calm):
             continue
         if table.dimensions[j, 1]:
-            row[j] = u / calm
+            row[j] = draws.places[at, j]
             continue
-        step = size * normals[j]
+        step = draws.sizes[at] * draws.normals[at, j]
         if levels:
-            hop = hops[int(u / calm * len(hops))] / levels
+            hop = draws.hops[at, j] / levels
             step = step if abs(step) > abs(hop) else hop
         # Mirrored at the walls, so that they attract no more than they should.
         value = abs(value + step)
@@ -141,34 +141,30 @@ def _move(table: Table, row: Array, uniforms: Array, normals: Array, size: float
 
 
 @compiled
-def pool(
-    table: Table, points: Array, incumbents: Array, draws: Draws, around: int, least: float, most: float, hops: Index
-) -> Array:
-    """Rows at `points` (u, D), and so many moved from `incumbents` (k, D), by steps of sizes between `least` and `most`
-    of which as many are small as large: (u + around, D).
+def pool(table: Table, points: Array, incumbents: Array, chosen: Index, draws: Draws) -> Array:
+    """Rows at `points` (u, D), and rows moved from the `chosen` (m,) ones of `incumbents`, by the first draws:
+    (u + m, D).
     """
-    count, width = points.shape
-    result = np.empty((count + around, width))
-    for i in range(count):
-        _copy(points[i], result[i])
-    for i in range(around):
-        row, uniforms = result[count + i], draws.uniforms[i]
-        _copy(incumbents[int(uniforms[width + 2] * len(incumbents))], row)
-        size = least * (most / least) ** ((uniforms[width] * 2.0) % 1.0)
-        _move(table, row, uniforms, draws.normals[i], size, hops)
+    count = len(points)
+    result = np.empty((count + len(chosen), points.shape[1]))
     for i in range(len(result)):
+        if i < count:
+            _copy(points[i], result[i])
+        else:
+            _copy(incumbents[chosen[i - count]], result[i])
+            _move(table, result[i], draws, i - count)
         _snap(table, result[i])
         _still(table, result[i])
     return result
 
 
 @compiled
-def near(table: Table, starts: Array, each: int, draws: Draws, first: int, size: float, hops: Index) -> Array:
+def near(table: Table, starts: Array, each: int, draws: Draws, first: int) -> Array:
     """Rows moved from `starts` (k, D), from each so many, by the draws from number `first`: (k each, D)."""
     result = np.empty((len(starts) * each, starts.shape[1]))
     for i in range(len(result)):
         _copy(starts[i // each], result[i])
-        _move(table, result[i], draws.uniforms[first + i], draws.normals[first + i], size, hops)
+        _move(table, result[i], draws, first + i)
         _snap(table, result[i])
         _still(table, result[i])
     return result

@@ -15,16 +15,16 @@ from typing import TypeAlias
 import numpy as np
 
 from metalearner import compiled_rows as loops
-from metalearner.arrays import Array, Index
+from metalearner.arrays import Array
 from metalearner.encoding import Encoding
 
 Acquisition: TypeAlias = Callable[[Array], Array]
 """Rows (m, D) -> values (m,), more is better."""
 
-_HOPS: Index = np.array([-2] * 3 + [-1] * 7 + [1] * 7 + [2] * 3)
+_HOPS: Array = np.array([-2.0] * 3 + [-1.0] * 7 + [1.0] * 7 + [2.0] * 3)
 """By how many levels an ordered value moves: one more often than two."""
-_LEAST, _MOST = 0.003, 0.3
-"""Steps from incumbents, in parts of the range: as many small as large."""
+_LEAST, _MOST = float(np.log(0.003)), float(np.log(0.3))
+"""The logarithms of steps from incumbents, in parts of the range: as many small as large."""
 _FIRST, _SHRINKING = 0.1, 0.35
 """Steps of the first round of refinement, and what is left of them in each further one."""
 
@@ -46,21 +46,18 @@ def search(
     acquisition: Acquisition, encoding: Encoding, incumbents: Array, generator: np.random.Generator, plan: SearchPlan
 ) -> tuple[Array, Array]:
     """Rows and their acquisition values, the best first: (m, D), (m,). `incumbents`: (k, D), the best first."""
-    table, around, local = encoding.table, plan.around_incumbents, plan.starts * plan.neighbours
-    around = around if len(incumbents) else 0
+    table, local = encoding.table, plan.starts * plan.neighbours
+    around = plan.around_incumbents if len(incumbents) else 0
+    draws = _drawn(encoding, plan, around, generator)
     points = generator.random((plan.uniform, encoding.width))
-    count = around + plan.rounds * local
-    draws = loops.Draws(
-        generator.random((count, encoding.width + 3)), generator.standard_normal((count, encoding.width))
-    )
-    rows = loops.pool(table, points, incumbents, draws, around, _LEAST, _MOST, _HOPS)
+    chosen = generator.integers(len(incumbents), size=around) if around else np.empty(0, dtype=np.intp)
+    rows = loops.pool(table, points, incumbents, chosen, draws)
     values = acquisition(rows)
     best = np.argsort(-values, kind="stable")[: plan.starts]
     starts, heights = rows[best], values[best]
     kept_rows, kept_values = [rows], [values]
     for step in range(plan.rounds):
-        first, size = around + step * local, _FIRST * _SHRINKING**step
-        rows = loops.near(table, starts, plan.neighbours, draws, first, size, _HOPS)
+        rows = loops.near(table, starts, plan.neighbours, draws, around + step * local)
         values = acquisition(rows)
         loops.climb(starts, heights, rows, values)
         kept_rows.append(rows)
@@ -68,3 +65,21 @@ def search(
     rows, values = np.concatenate(kept_rows), np.concatenate(kept_values)
     order = np.argsort(-values, kind="stable")
     return rows[order], values[order]
+
+
+def _drawn(encoding: Encoding, plan: SearchPlan, around: int, generator: np.random.Generator) -> loops.Draws:
+    """For the moves from incumbents, then for those of each round."""
+    local, width = plan.starts * plan.neighbours, encoding.width
+    sizes = np.empty(around + plan.rounds * local)
+    sizes[:around] = np.exp(generator.uniform(_LEAST, _MOST, size=around))
+    for step in range(plan.rounds):
+        sizes[around + step * local : around + (step + 1) * local] = _FIRST * _SHRINKING**step
+    count = len(sizes)
+    spread, turns, places = generator.random((3, count, width))
+    wide = generator.random(count)
+    sure = generator.integers(width, size=count)
+    normals = generator.standard_normal((count, width))
+    hops = np.zeros((count, width))
+    if len(encoding.ordered):
+        hops[:, encoding.ordered] = _HOPS[generator.integers(len(_HOPS), size=(count, len(encoding.ordered)))]
+    return loops.Draws(sizes, spread, turns, places, wide, sure, normals, hops)

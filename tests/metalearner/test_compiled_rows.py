@@ -65,11 +65,18 @@ def test_a_row_is_among_others_where_it_is_as_good_as_one_of_them() -> None:
     assert not is_among(rows[0], rows[:0])
 
 
+def _draws(sizes: np.ndarray, seed: int) -> compiled_rows.Draws:
+    generator, shape = np.random.default_rng(seed), (len(sizes), ENCODING.width)
+    spread, turns, places = generator.random((3, *shape))
+    hops = generator.choice([-2.0] * 3 + [-1.0] * 7 + [1.0] * 7 + [2.0] * 3, shape)
+    sure = generator.integers(shape[1], size=shape[0])
+    return compiled_rows.Draws(
+        sizes, spread, turns, places, generator.random(shape[0]), sure, generator.standard_normal(shape), hops
+    )
+
+
 def _moved(start: np.ndarray, size: float, count: int, seed: int) -> np.ndarray:
-    generator, width = np.random.default_rng(seed), ENCODING.width
-    draws = compiled_rows.Draws(generator.random((count, width + 3)), generator.standard_normal((count, width)))
-    hops = np.array([-2] * 3 + [-1] * 7 + [1] * 7 + [2] * 3)
-    return compiled_rows.near(ENCODING.table, start[None, :], count, draws, 0, size, hops)
+    return compiled_rows.near(ENCODING.table, start[None, :], count, _draws(np.full(count, size), seed), 0)
 
 
 def test_dimensions_move_as_often_and_as_far_as_is_meant() -> None:
@@ -110,23 +117,17 @@ def test_walls_mirror() -> None:
     assert np.mean(steps) == pytest.approx(0.1 * math.sqrt(2 / math.pi), abs=0.005)
 
 
-def test_the_pool_has_incumbents_steps_of_all_sizes() -> None:
-    generator, width, around = np.random.default_rng(3), ENCODING.width, 20_000
-    incumbents = ENCODING.rows(np.full((2, width), 0.5))
-    incumbents[1, 0] = 0.9
-    draws = compiled_rows.Draws(generator.random((around, width + 3)), generator.standard_normal((around, width)))
-    points = generator.random((5, width))
+def test_the_pool_is_points_and_moves_of_those_incumbents_that_were_chosen() -> None:
+    generator = np.random.default_rng(3)
+    incumbents, points = ENCODING.rows(generator.random((3, ENCODING.width))), generator.random((5, ENCODING.width))
+    draws, chosen = _draws(np.full(400, 0.01), 4), np.array([2, 0] * 200)
 
-    rows = compiled_rows.pool(ENCODING.table, points, incumbents, draws, around, 1e-3, 1e-1, np.array([-1, 1]))
+    rows = compiled_rows.pool(ENCODING.table, points, incumbents, chosen, draws)
 
     np.testing.assert_array_equal(rows[:5], ENCODING.rows(points))
-    steps = rows[5:, 0] - np.where(np.abs(rows[5:, 0] - 0.5) < np.abs(rows[5:, 0] - 0.9), 0.5, 0.9)
-    assert np.mean(np.abs(rows[5:, 0] - 0.9) < 0.2) == pytest.approx(0.5, abs=0.02)
-    sizes = np.log(np.abs(steps[np.abs(steps) > 1e-12]))
-    # That of a size is uniform; that of a normal's absolute value has the mean -(γ + ln 2) / 2 and the variance π² / 8.
-    mean, variance = (math.log(1e-3) + math.log(1e-1)) / 2, math.log(1e2) ** 2 / 12
-    assert np.mean(sizes) == pytest.approx(mean - (np.euler_gamma + math.log(2)) / 2, abs=0.05)
-    assert np.var(sizes) == pytest.approx(variance + math.pi**2 / 8, rel=0.05)
+    for number in range(0, 400, 7):
+        alone = compiled_rows.near(ENCODING.table, incumbents[chosen[number]][None, :], 1, draws, number)
+        np.testing.assert_array_equal(rows[5 + number], alone[0])
 
 
 def test_climbing_takes_the_best_of_a_starts_own_rows() -> None:

@@ -25,12 +25,8 @@ class Lanes(Generic[_T]):
         self._turns: SimpleQueue[str | None] = SimpleQueue()
         """The lanes whose turn it is, in order; None ends a thread."""
         self._closed = False
-        # No pool of executors: its futures, which nobody waits for, cost as much as handing over.
-        self._threads = [
-            threading.Thread(target=self._take_turns, name=f"{name}_{number}", daemon=True) for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._most_threads, self._name = threads, name
+        self._threads: list[threading.Thread] = []
         self._waiting: dict[str, list[_T]] = {}
         """By lane; a lane that is here has its turn, or waits for it."""
         self._held = 0
@@ -50,6 +46,11 @@ class Lanes(Generic[_T]):
                 waiting.extend(items)
                 return
             self._waiting[lane] = list(items)
+            # No more threads than lanes: one that worked a moment ago has its memory and its stack in the cache. And no
+            # executor: its futures, which nobody waits for, cost as much as handing over.
+            if len(self._threads) < min(len(self._waiting), self._most_threads):
+                self._threads.append(threading.Thread(target=self._take_turns, name=self._name, daemon=True))
+                self._threads[-1].start()
         self._turns.put(lane)
 
     def wait_until_idle(self) -> None:

@@ -1,8 +1,8 @@
 """A connection of its own that waits for what comes to a list.
 
-With redis-py's client a `take` that waits could not be ended: closed under it, the client connects and waits again. Here
-is one command on one connection, opened anew by the next `take` when it broke. In a loop the client's layers cost .02 ms
-more; between other processes, each time out of the cache, .1 to .2 (docs/LOG.md).
+With redis-py's client a `take` that waits could not be ended: closed under it, the client connects and waits again.
+Here is one command on one connection, opened anew by the next `take` when it broke. The client's layers would cost as
+much again as the rest of a take: they are many, and out of the cache each time (docs/LOG.md).
 """
 
 from __future__ import annotations

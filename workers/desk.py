@@ -19,7 +19,6 @@ import structlog
 from foretune.errors import ForetuneError, NotFound
 from foretune.json_types import JsonObject, JsonValue
 from metalearner import Effort
-from metalearner.warming import warm_up
 from service.bus import Call
 from workers.lanes import Lanes
 from workers.neighbours import neighbours
@@ -53,7 +52,6 @@ class Desk:
         self._more_ahead = threading.Event()
 
     def start(self) -> None:
-        threading.Thread(target=warm_up, name="compiled", daemon=True).start()
         threading.Thread(target=self._serve, name="desk", daemon=True).start()
         threading.Thread(target=self._work_ahead, name="desk-ahead", daemon=True).start()
 

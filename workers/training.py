@@ -12,7 +12,6 @@ from foretune.errors import NotFound
 from foretune.metrics import Goal
 from foretune.spaces import Space
 from foretune.wire import datasets as wire
-from metalearner import warming
 from service.settings import settings
 from service.usecases import networks as network_usecase
 from service.usecases import shifts
@@ -32,18 +31,13 @@ _log = structlog.get_logger(__name__)
 def warm_up(process: WorkerProcess) -> str:
     """Imports torch (by importing this module), chooses the device and publishes what can be trained. The device."""
     device = device_name()
-    # Beside the rest: nobody waits for it but a first trial that comes at once.
-    threading.Thread(target=_read_machine_code, args=(device,), name="compiled", daemon=True).start()
+    if device == "cpu":
+        # Beside the rest: nobody waits for it but a first trial that comes at once.
+        threading.Thread(target=compiled.warm_up, name="compiled", daemon=True).start()
     with process.database.transaction() as tx:
         network_usecase.publish(tx, [describe(network) for network in networks().values()])
     _log.info("worker_ready", device=device)
     return device
-
-
-def _read_machine_code(device: str) -> None:
-    if device == "cpu":
-        compiled.warm_up()
-    warming.warm_up()
 
 
 def device_name() -> str:

@@ -48,8 +48,8 @@ COPY migrations migrations
 COPY metalearner metalearner
 COPY workers workers
 RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps --force-reinstall .
-# Compiled for the processor that builds; on another one a worker compiles at its start (ten seconds) and keeps that.
-RUN cd / && NUMBA_CACHE_DIR=/opt/numba python -m workers.engine
+# Compiled for the processor that builds; on another one a worker compiles at its start (twenty seconds) and keeps that.
+RUN cd / && export NUMBA_CACHE_DIR=/opt/numba && python -m metalearner && python -m workers.engine
 
 FROM runtime AS worker
 COPY --from=build-worker /opt/foretune /opt/foretune

@@ -44,5 +44,6 @@ $(VENV)/bin/pip:
 
 $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
+	$(BIN)/python -m metalearner
 	$(BIN)/python -m workers.engine
 	touch $@

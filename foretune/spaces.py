@@ -111,9 +111,9 @@ class Space:
 
     def is_active(self, parameter: AnyParameter, values: Configuration) -> bool:
         """Whether all its conditions hold, given the values of the parameters before it."""
-        return all(
+        return not parameter.when or all(
             parent in values and any(_same(values[parent], allowed) for allowed in allowed_values)
-            for parent, allowed_values in (parameter.when or {}).items()
+            for parent, allowed_values in parameter.when.items()
         )
 
     def from_unit(self, vector: Sequence[float]) -> Configuration:

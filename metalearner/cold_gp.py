@@ -17,6 +17,7 @@ from foretune.metrics import Goal
 from metalearner import gp
 from metalearner.acquisition import log_expected_improvement
 from metalearner.arrays import Array, Index
+from metalearner.compiled_outcomes import spread_out
 from metalearner.encoding import Encoding
 from metalearner.expert import Belief
 from metalearner.memory import History, Memory
@@ -26,9 +27,12 @@ from metalearner.search import SearchPlan, search
 from metalearner.values import Effort, Prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GPSettings:
-    """What an effort buys; the numbers were chosen on the development problems of `benchmarks.cold_proposals`."""
+    """What an effort buys; the numbers were chosen on the development problems of `benchmarks.cold_proposals`.
+
+    Each is equal to itself alone, so that it is a key in no time.
+    """
 
     plan: SearchPlan
     points: int
@@ -154,15 +158,7 @@ def chosen(history: History, count: int, limit: int) -> tuple[Index, Scale, Arra
     if count <= limit:
         scale, scores = warp(losses)
         return np.arange(count), scale, scores
-    best = np.argpartition(losses, limit // 3)[: limit // 3]
-    recent = np.arange(count - limit // 3, count)
-    taken = np.zeros(count, dtype=bool)
-    taken[best] = True
-    taken[recent] = True
-    rest = np.flatnonzero(~taken)
-    spread = limit - (count - len(rest))
-    taken[rest[np.arange(spread) * (len(rest) - 1) // (spread - 1)]] = True
-    places = np.flatnonzero(taken)
+    places = spread_out(losses, limit)
     scale, scores = warp(losses[places])
     return places, scale, scores
 

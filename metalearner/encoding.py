@@ -21,14 +21,13 @@ from foretune.errors import ForetuneError, InvalidConfiguration
 from foretune.json_types import JsonValue
 from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.spaces import AnyParameter, Configuration, Space
+from metalearner import compiled_rows as loops
 from metalearner.arrays import Array, Index, Mask
 
 _MAX_GRID = 1024
 """An integer with more values than this is searched as a real number and rounded at the end."""
 _KEPT = 64
 """So many encodings are kept for the next who asks."""
-_SAME = 1e-6
-"""Rows nearer than this in every dimension are the same configuration for all that a trial could tell."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +72,15 @@ class Encoding:
         self.dimensions: list[Dimension] = []
         for parameter in space.parameters:
             self.dimensions.extend(_dimensions_of(parameter))
-        self._conditions = _conditions(space, self.dimensions)
-        self._discrete = [j for j, dimension in enumerate(self.dimensions) if dimension.grid is not None]
-        self.continuous: Index = np.array(
-            [j for j, dimension in enumerate(self.dimensions) if dimension.grid is None], dtype=np.intp
-        )
         self.levels: Index = np.array([dimension.levels for dimension in self.dimensions], dtype=np.intp)
         self.unordered: Mask = np.array([dimension.unordered for dimension in self.dimensions], dtype=bool)
+        self.continuous: Index = np.flatnonzero(self.levels == 0)
         self.ordered: Index = np.flatnonzero((self.levels > 0) & ~self.unordered)
         """Discrete dimensions whose values stand in an order."""
         columns = [self.levels[j] if _indicators(one) else 1 for j, one in enumerate(self.dimensions)]
         self.groups: Index = np.repeat(np.arange(len(columns)), columns)
         """Which dimension each feature column belongs to: (P,)."""
-        self._binary: Index = np.flatnonzero((self.unordered & (self.levels == 2))[self.groups])
-        self._indicators: Index = np.flatnonzero((self.unordered & (self.levels > 2))[self.groups])
-        """Feature columns that say whether a dimension stands at `_places`."""
-        self._places: Array = np.concatenate(
-            [np.empty(0), *(one.grid for one in self.dimensions if one.grid is not None and _indicators(one))]
-        )
+        self.table = _table(self.dimensions, _conditions(space, self.dimensions))
 
     @cached_property
     def key(self) -> str:
@@ -114,10 +104,7 @@ class Encoding:
             active = [i for i, configuration in enumerate(configurations) if name in configuration]
             for i, unit in zip(active, _units(parameter, [configurations[i][name] for i in active]), strict=True):
                 units[i][place] = unit
-        points = np.array(units).reshape(len(units), self.width)
-        rows = self._snapped(points)
-        rows[np.isnan(points)] = np.nan
-        return rows
+        return loops.rows_at(self.table, np.array(units, dtype=np.float64).reshape(len(units), self.width), True)
 
     def decode(self, row: Array) -> Configuration:
         """The configuration at a row: (D,) -> values of the active parameters."""
@@ -125,34 +112,11 @@ class Encoding:
 
     def rows(self, points: Array) -> Array:
         """Points of the cube as rows: (m, D) -> (m, D), snapped, NaN where inactive."""
-        rows = self._snapped(points)
-        for condition in self._conditions:
-            parent = rows[:, condition.parent]
-            held = (np.abs(parent[:, None] - condition.positions[None, :]) < 1e-9).any(1)  # NaN compares false
-            rows[~held, condition.child] = np.nan
-        return rows
+        return loops.rows_at(self.table, np.ascontiguousarray(points), False)
 
     def features(self, rows: Array) -> Array:
         """Rows as kernel features: (m, D) -> (m, P)."""
-        values = rows[:, self.groups]
-        inactive = np.isnan(values)
-        result = np.where(inactive, 0.5, values)
-        if len(self._binary):
-            chosen = values[:, self._binary] >= 0.5
-            result[:, self._binary] = np.where(inactive[:, self._binary], 0.5, chosen)
-        if len(self._indicators):
-            apart = np.abs(values[:, self._indicators] - self._places)
-            result[:, self._indicators] = np.where(apart < _SAME, np.sqrt(0.5), 0.0)  # NaN compares false
-        return result
-
-    def _snapped(self, points: Array) -> Array:
-        result = np.minimum(np.maximum(points, 0.0), 1.0)
-        for j in self._discrete:
-            dimension = self.dimensions[j]
-            assert dimension.grid is not None
-            assert dimension.thresholds is not None
-            result[:, j] = dimension.grid[np.searchsorted(dimension.thresholds, result[:, j])]
-        return result
+        return loops.features(self.table, np.ascontiguousarray(rows))
 
 
 _made: dict[str, Encoding] = {}
@@ -168,23 +132,15 @@ def comparable(rows: Array) -> Array:
 
 
 def is_among(row: Array, others: Array) -> bool:
-    """Whether `row` (D,) is the same configuration as one of `others` (m, D), both comparable."""
-    left = np.arange(len(others))
-    # One dimension after another: after the first, next to none of a long history is left.
-    for j, value in enumerate(row):
-        left = (
-            left[np.abs(others[left, j] - value) < _SAME] if j else np.flatnonzero(np.abs(others[:, 0] - value) < _SAME)
-        )
-        if not len(left):
-            return False
-    return len(left) > 0
+    """Whether `row` (D,) is the same configuration as one of `others` (m, D)."""
+    return loops.is_among(row, others)
 
 
 def among(rows: Array, few: Array) -> Mask:
     """Which of the `rows` (m, D) are the same configuration as one of a `few` (k, D), all comparable: (m,)."""
     found = np.zeros(len(rows), dtype=bool)
     for row in few:
-        found |= (np.abs(rows - row) < _SAME).all(1)
+        found |= (np.abs(rows - row) < loops.SAME).all(1)
     return found
 
 
@@ -225,6 +181,35 @@ def _dimensions_of(parameter: AnyParameter) -> list[Dimension]:
             return [Dimension(grid, thresholds, False)]
         case _:
             return [Dimension(None, None, False)] * parameter.dimensions
+
+
+def _table(dimensions: Sequence[Dimension], conditions: Sequence[_Condition]) -> loops.Table:
+    grids = [np.empty(0) if one.grid is None else one.grid for one in dimensions]
+    thresholds = [[*one.thresholds.tolist(), math.inf] for one in dimensions if one.thresholds is not None]
+    begins = np.cumsum([0, *map(len, grids)]).tolist()
+    kinds, places = [], []
+    for j, one in enumerate(dimensions):
+        if one.grid is not None and _indicators(one):
+            kinds += [(j, loops.IS_AT)] * one.levels
+            places += one.grid.tolist()
+        else:
+            kinds.append((j, loops.IS_SECOND if one.unordered and one.levels == 2 else loops.NUMBER))
+            places.append(0.0)
+    spans = np.cumsum([0, *(len(one.positions) for one in conditions)]).tolist()
+    return loops.Table(
+        dimensions=np.array(
+            [[one.levels, one.unordered, begin] for one, begin in zip(dimensions, begins, strict=False)], dtype=np.intp
+        ).reshape(-1, 3),
+        grid=np.concatenate([np.empty(0), *grids]),
+        thresholds=np.array([one for some in thresholds for one in some], dtype=np.float64),
+        columns=np.array(kinds, dtype=np.intp).reshape(-1, 2),
+        places=np.array(places, dtype=np.float64),
+        conditions=np.array(
+            [(one.child.start, one.child.stop, one.parent, *spans[i : i + 2]) for i, one in enumerate(conditions)],
+            dtype=np.intp,
+        ).reshape(-1, 5),
+        positions=np.concatenate([np.empty(0), *(one.positions for one in conditions)]),
+    )
 
 
 def _conditions(space: Space, dimensions: Sequence[Dimension]) -> list[_Condition]:

@@ -14,6 +14,7 @@ import math
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from metalearner import compiled_rows as loops
 from metalearner.arrays import Array
 from metalearner.encoding import Dimension, Encoding
 
@@ -29,11 +30,15 @@ class Belief:
     """Independent densities on the unit cube around `default`, a row (D,) that is NaN where inactive."""
 
     def __init__(self, encoding: Encoding, default: Array) -> None:
+        self._table = encoding.table
         self._around = [
             (j, dimension, float(place))
             for j, (dimension, place) in enumerate(zip(encoding.dimensions, default, strict=True))
             if not math.isnan(place)
         ]
+        self._densities = np.full((encoding.width, 3), np.nan)
+        for j, dimension, place in self._around:
+            self._densities[j] = place, *_densities(dimension, place)
 
     def spread(self, point: Array) -> Array:
         """A point of the cube (D,) moved so that evenly spread points are distributed as is believed: (D,)."""
@@ -44,12 +49,8 @@ class Belief:
 
     def bonus(self, rows: Array, results: int) -> Array:
         """What is added to the logarithm of an acquisition after so many results: (m, D) -> (m,)."""
-        total = np.zeros(len(rows))
-        for j, dimension, place in self._around:
-            column = rows[:, j]
-            active = ~np.isnan(column)
-            total[active] += _log_density(dimension, place, column[active])
-        return _STRENGTH / max(results, 1) * total
+        believed = loops.log_beliefs(self._table, rows, self._densities, _SAYS_NOTHING, _DEVIATION)
+        return _STRENGTH / max(results, 1) * believed
 
 
 def _choice(dimension: Dimension, place: float, unit: float) -> float:
@@ -73,12 +74,12 @@ def _walls(place: float) -> tuple[float, float]:
     return float(ndtr(-place / _DEVIATION)), float(ndtr((1.0 - place) / _DEVIATION))
 
 
-def _log_density(dimension: Dimension, place: float, column: Array) -> Array:
-    """Relative to a flat density: (m,) -> (m,)."""
+def _densities(dimension: Dimension, place: float) -> tuple[float, float]:
+    """Of a choice the density at the default's and elsewhere, relative to a flat one; of a number how much of the
+    uncut normal lies within the walls, twice.
+    """
     if dimension.unordered:
         others = max(1, dimension.levels - 1)
-        same = np.abs(column - place) < 1e-9
-        return np.asarray(np.log(dimension.levels * np.where(same, _SAME_CHOICE, (1.0 - _SAME_CHOICE) / others)))
+        return dimension.levels * _SAME_CHOICE, dimension.levels * (1.0 - _SAME_CHOICE) / others
     low, high = _walls(place)
-    normal = np.exp(-0.5 * ((column - place) / _DEVIATION) ** 2) / (_DEVIATION * math.sqrt(2.0 * math.pi))
-    return np.asarray(np.log(_SAYS_NOTHING + (1.0 - _SAYS_NOTHING) * normal / (high - low)))
+    return high - low, high - low

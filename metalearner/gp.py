@@ -8,7 +8,8 @@ Symbols: n observations, P feature columns, G length scales (one a dimension of 
        0 unless asked for (Rasmussen & Williams 2006, section 2.7: a mean of basis functions with a normal prior)
     log p(y) = -½ yᵀK⁻¹y - ½ log|K|,  d/dθ = ½ tr((ααᵀ - K⁻¹) dK/dθ),  α = K⁻¹y
 Length scales have the dimension-scaled log-normal prior of Hvarfner et al. (2024, arXiv 2402.02229).
-No torch: importing it and its cost a call are more than a whole proposal here takes.
+No torch: importing it and its cost a call are more than a whole proposal here takes. The loops are compiled
+(`compiled_process`), the factors LAPACK's.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotri, dtrtri
 from scipy.optimize import minimize
 
+from metalearner import compiled_process as loops
 from metalearner.arrays import Array, Index
 
-_SQRT5 = math.sqrt(5.0)
 JITTER = 1e-6
 _DIFFERENCE = 1e-3
 _LEAST_PRECISION = 1.0 / 9.0
@@ -59,24 +60,16 @@ class Kernel:
 
     def scaled(self, features: Array, groups: Index) -> Array:
         """Features divided by their length scales: (m, P) -> (m, P). With a trend √b B follows them: (m, 3P)."""
-        points = features / self.length_scales[groups]
-        if not self.trend:
-            return points
-        return np.concatenate([points, math.sqrt(self.trend) * _basis(features, len(self.length_scales))], axis=1)
+        return loops.scaled(np.ascontiguousarray(features), groups, self.length_scales, self.trend)
 
     def between(self, left: Array, right: Array) -> Array:
         """Prior covariances, noise not included, of m and n points from `scaled`: (m, n)."""
-        columns = left.shape[1] // 3 if self.trend else left.shape[1]
-        covariances = _matern(squared_distances(left[:, :columns], right[:, :columns]), self.scale)
-        covariances += self.mean_variance
-        if self.trend:
-            covariances += left[:, columns:] @ right[:, columns:].T
-        return covariances
+        return loops.covariances(left, right, self.columns(left), self.scale, self.mean_variance)
 
-    def variance(self, points: Array) -> float | Array:
-        """Prior variances of m points from `scaled`: (m,), or one number where all are equal."""
-        flat = self.scale + self.mean_variance
-        return flat + (points[:, points.shape[1] // 3 :] ** 2).sum(1) if self.trend else flat
+    def columns(self, points: Array) -> int:
+        """How many columns of points from `scaled` are no trend's: P."""
+        count: int = points.shape[1]
+        return count // 3 if self.trend else count
 
 
 @dataclass(frozen=True)
@@ -87,17 +80,22 @@ class Posterior:
     groups: Index  # (P,)
     points: Array  # (n, P), scaled; (n, 3P) with a trend
     diagonal: Array  # (n,), what v adds to K
-    whitening: Array  # (n, n), W: the inverse of K's lower Cholesky factor, so K⁻¹ = WᵀW
+    whitening: Array  # (n, n), W: the inverse of K's lower Cholesky factor L, so K⁻¹ = WᵀW
     weights: Array  # (n,), α
     targets: Array  # (n,)
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Mean and variance of the noiseless outcome: (m, P) -> (m,), (m,)."""
-        points = self.kernel.scaled(features, self.groups)
-        cross = self.kernel.between(points, self.points)
-        whitened = cross @ self.whitening.T
-        variance = self.kernel.variance(points) - np.vecdot(whitened, whitened)
-        return cross @ self.weights, np.maximum(variance, 1e-12)
+        kernel, added = self.kernel, self.kernel.scaled(features, self.groups)
+        return loops.predicted(
+            added,
+            self.points,
+            self.whitening,
+            self.weights,
+            kernel.columns(added),
+            kernel.scale,
+            kernel.mean_variance,
+        )
 
     def fitted(self) -> Array:
         """The mean of the noiseless outcome at the observations themselves: (n,). K α = y, so it is y - v α."""
@@ -112,26 +110,26 @@ class Posterior:
 
         They change no mean, so their weights are zero; the factor gets m more rows, and so does its inverse.
         """
-        known = len(self.points)
-        added = self.kernel.scaled(features, self.groups)
-        points = np.concatenate([self.points, added])
-        covariances = self.kernel.between(added, points)  # (m, n + m)
-        cross = covariances[:, :known]
-        whitened = cross @ self.whitening.T
-        left = covariances[:, known:] - whitened @ whitened.T
-        corner, noise = _whitening(left, np.full(len(added), self.kernel.noise))
-        whitening = np.zeros((len(points), len(points)))
-        whitening[:known, :known] = self.whitening
-        whitening[known:, :known] = -corner @ (whitened @ self.whitening)
-        whitening[known:, known:] = corner
+        kernel, added = self.kernel, self.kernel.scaled(features, self.groups)
+        points, whitening, diagonal, expected = loops.extended(
+            added,
+            self.points,
+            self.whitening,
+            self.weights,
+            kernel.columns(added),
+            kernel.scale,
+            kernel.mean_variance,
+            kernel.noise,
+            JITTER,
+        )
         return Posterior(
-            self.kernel,
+            kernel,
             self.groups,
             points,
-            np.concatenate([self.diagonal, noise]),
+            np.concatenate([self.diagonal, diagonal]),
             whitening,
             np.concatenate([self.weights, np.zeros(len(added))]),
-            np.concatenate([self.targets, cross @ self.weights]),
+            np.concatenate([self.targets, expected]),
         )
 
     def with_targets(self, targets: Array) -> Posterior:
@@ -201,15 +199,15 @@ class _Objective:
     """Negative log posterior density of the hyperparameters' logarithms, with its gradient."""
 
     def __init__(self, features: Array, targets: Array, groups: Index, prior: Prior) -> None:
-        self._features = features
-        self._targets = targets
+        self._features = np.ascontiguousarray(features)
+        self._targets = np.ascontiguousarray(targets)
         self._groups = groups
         self._prior = prior
         self.count = count = int(groups.max()) + 1
-        self._mean: float | Array = prior.mean_variance
+        self._mean = np.full((len(features), len(features)), prior.mean_variance)
         if prior.trend:
             basis = _basis(features, count)
-            self._mean = prior.mean_variance + prior.trend * (basis @ basis.T)
+            self._mean += prior.trend * (basis @ basis.T)
         length_mean = prior.length_scale_mean + 0.5 * math.log(count)
         self.means = np.array([length_mean] * count + [prior.scale_mean, prior.noise_mean])
         covariance = np.diag(
@@ -230,31 +228,21 @@ class _Objective:
 
     def __call__(self, logs: Array) -> tuple[float, Array]:
         count = len(logs) - 2
-        scale, noise = math.exp(logs[count]), math.exp(logs[count + 1])
-        points = self._features * np.exp(-logs[:count])[self._groups]
-        distances = np.sqrt(5.0 * squared_distances(points, points))
-        decay = scale * np.exp(-distances)
-        kernel = decay * (1.0 + distances + distances**2 / 3.0)
-        factor, failed = dpotrf(_with_diagonal(kernel + self._mean, noise + JITTER).T, lower=1, overwrite_a=1)
+        scale, noise = np.exp(logs[count:]).tolist()
+        points = loops.scaled(self._features, self._groups, np.exp(logs[:count]), 0.0)
+        covariance, kernel, slopes = loops.evidence(points, scale, self._mean, noise + JITTER)
         away = logs - self.means
         pull = self._precision @ away
+        # LAPACK counts by columns: transposed, a symmetric matrix needs no copy.
+        factor, failed = dpotrf(covariance.T, lower=1, overwrite_a=1)
         if failed:
             return 1e10, np.zeros_like(logs)
-        inverse, _ = dpotri(factor, lower=1)
-        # Its upper triangle is zero, as LAPACK left that of the factor.
-        inverse = inverse + inverse.T
-        _diagonal(inverse)[:] *= 0.5
-        weights = inverse @ self._targets
-        value = 0.5 * self._targets @ weights + np.log(np.diagonal(factor)).sum() + 0.5 * away @ pull
-        outer = 0.5 * (np.outer(weights, weights) - inverse)
-        slope = outer * (decay * (1.0 + distances))  # -(6/5) dL/d(r²) for each pair
-        spread = points**2 * slope.sum(1)[:, None] - points * (slope @ points)
+        half_log_determinant = float(np.log(np.diagonal(factor)).sum())
+        inverse, _ = dpotri(factor, lower=1, overwrite_c=1)
         gradient = np.empty_like(logs)
-        # d(r²)/d(log l) = -2 (difference)²/l², and the sum over pairs of (a - b)² is twice the sum of `spread`.
-        gradient[:count] = (10.0 / 3.0) * np.bincount(self._groups, spread.sum(0), count)
-        gradient[count] = (outer * kernel).sum()
-        gradient[count + 1] = noise * np.trace(outer)
-        return float(value), pull - gradient
+        value = loops.derivatives(points, self._groups, self._targets, inverse.T, kernel, slopes, gradient)
+        gradient[count + 1] *= noise
+        return value + half_log_determinant + 0.5 * float(away @ pull), pull - gradient
 
 
 def _basis(features: Array, dimensions: int) -> Array:
@@ -263,46 +251,16 @@ def _basis(features: Array, dimensions: int) -> Array:
     return np.concatenate([z, 1.5 * z**2 - 0.5], axis=1) / math.sqrt(dimensions)
 
 
-def squared_distances(left: Array, right: Array) -> Array:
-    """(m, P), (n, P) -> (m, n)."""
-    squares = left @ (-2.0 * right.T)
-    squares += np.vecdot(left, left)[:, None]
-    squares += np.vecdot(right, right)
-    return np.asarray(np.maximum(squares, 0.0, out=squares))
-
-
-def _matern(squares: Array, scale: float) -> Array:
-    """s (1 + d + d²/3) exp(-d) with d = √5 r. Uses `squares` up: it is the largest part of a prediction's cost."""
-    squares *= 5.0
-    distances = np.sqrt(squares, out=squares)
-    polynomial = distances * (1.0 / 3.0)
-    polynomial += 1.0
-    polynomial *= distances
-    polynomial += 1.0
-    decay = np.exp(np.negative(distances, out=distances), out=distances)
-    decay *= polynomial
-    decay *= scale
-    return decay
-
-
-def _diagonal(matrix: Array) -> Array:
-    """A view: (n, n) -> (n,)."""
-    return np.asarray(np.einsum("ii->i", matrix))
-
-
-def _with_diagonal(matrix: Array, diagonal: float | Array) -> Array:
-    _diagonal(matrix)[:] += diagonal
-    return matrix
-
-
 def _whitening(covariance: Array, noise: Array) -> tuple[Array, Array]:
     """The inverse of the lower factor, with as much jitter as it takes, and what was added to the diagonal."""
     jitter = JITTER
     while True:
         diagonal = noise + jitter
-        # Transposed, which changes nothing of a symmetric matrix but LAPACK's need of a copy.
-        factor, failed = dpotrf(_with_diagonal(covariance.copy(), diagonal).T, lower=1, overwrite_a=1)
+        # LAPACK counts by columns: its upper factor is the transposed lower one.
+        matrix = covariance.copy()
+        matrix.ravel()[:: len(matrix) + 1] += diagonal
+        factor, failed = dpotrf(matrix.T, lower=0, overwrite_a=1)
         if not failed:
-            whitening, _ = dtrtri(factor, lower=1, overwrite_c=1)
-            return np.asarray(whitening), diagonal
+            inverse, _ = dtrtri(factor, lower=0, overwrite_c=1)
+            return np.asarray(inverse.T), diagonal
         jitter *= 10.0

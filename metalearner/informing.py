@@ -60,8 +60,8 @@ def _shortlist(problem: Problem, judged: Judged, count: int) -> Shortlist:
     """`count` settings and as many more as there is room for, the expert's not among these: it has its own turn."""
     places = select(judged, _SHORTLIST)
     if problem.defaults is not None:
-        default = comparable(judged.encoding.encode(problem.defaults))
-        further = [place for place in places[count:] if not is_among(default, comparable(judged.rows[[place]]))]
+        default = judged.encoding.encode(problem.defaults)
+        further = [place for place in places[count:] if not is_among(default, judged.rows[[place]])]
         places = [*places[:count], *further]
     items = tuple(item_of(judged, place) for place in places)
     return Shortlist(items, judged.rows[places], viewed(judged).only(places))

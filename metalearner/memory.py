@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 
 from foretune.metrics import Goal
+from foretune.spaces import Configuration
 from metalearner.arrays import Array
-from metalearner.encoding import Encoding, comparable, is_among
+from metalearner.encoding import Encoding, is_among
 from metalearner.outlook import outlook
 from metalearner.values import Observation, Problem
 
@@ -22,6 +23,10 @@ _LARGEST_LOSS = 1e100
 """Beyond it squares overflow, and nobody tells such losses apart."""
 _CURVES = 256
 """So many of the last finished trials tell what stopped ones would have come to."""
+_KEPT_ROWS = 512
+"""So many configurations are encoded once, however often they come: while they wait, and with their results."""
+_FEW = 16
+"""Of more new results than this hardly any were seen before."""
 
 
 class History:
@@ -34,8 +39,10 @@ class History:
         self.encoding = Encoding.of(problem.space)
         self._goal = problem.goal
         self._observations: list[Observation] = []
+        self._names = [parameter.name for parameter in problem.space.parameters]
+        self._encoded: dict[str, Array] = {}
+        """Rows by the values that they stand for."""
         self._rows = np.empty((0, self.encoding.width))
-        self._comparable = np.empty((0, self.encoding.width))
         self._features = np.empty((0, len(self.encoding.groups)))
         self._losses = np.empty(0)
         self._curves: list[tuple[int, Array]] = []
@@ -87,10 +94,17 @@ class History:
 
     def has(self, row: Array, pending: Sequence[Array] = ()) -> bool:
         """Whether `row` (D,) is the configuration of a result, or one of the `pending` rows."""
-        sought = comparable(row)
-        if is_among(sought, self._comparable[: len(self)]):
-            return True
-        return bool(pending) and is_among(sought, comparable(np.array(pending)))
+        return is_among(row, self.rows) or (bool(pending) and is_among(row, np.array(pending)))
+
+    def rows_of(self, configurations: Sequence[Configuration]) -> list[Array]:
+        """Their rows, each different one encoded once. Raises InvalidConfiguration."""
+        texts = [repr([one.get(name, ...) for name in self._names]) for one in configurations]
+        new = {text: one for text, one in zip(texts, configurations, strict=True) if text not in self._encoded}
+        if len(self._encoded) > _KEPT_ROWS:
+            self._encoded, new = {}, dict(zip(texts, configurations, strict=True))
+        if new:
+            self._encoded |= zip(new, self.encoding.encode_all(list(new.values())), strict=True)
+        return [self._encoded[text] for text in texts]
 
     def continued_by(self, observations: Sequence[Observation]) -> bool:
         """Whether `observations` begin with those held here. Cheap when they are the same objects."""
@@ -106,10 +120,10 @@ class History:
         total = known + len(added)
         if total > len(self._losses):
             self._grow(max(total, 2 * len(self._losses), 64))
-        rows = self.encoding.encode_all([observation.configuration for observation in added])
-        self._rows[known:total] = rows
-        self._comparable[known:total] = comparable(rows)
-        self._features[known:total] = self.encoding.features(rows)
+        configurations = [observation.configuration for observation in added]
+        few = len(added) <= _FEW
+        self._rows[known:total] = self.rows_of(configurations) if few else self.encoding.encode_all(configurations)
+        self._features[known:total] = self.encoding.features(self._rows[known:total])
         self._losses[known:total] = [_loss(observation, self._goal) for observation in added]
         for place, observation in enumerate(added, start=known):
             if observation.finished and observation.curve:
@@ -121,7 +135,7 @@ class History:
 
     def _grow(self, capacity: int) -> None:
         known = len(self)
-        for name in ("_rows", "_comparable", "_features", "_losses"):
+        for name in ("_rows", "_features", "_losses"):
             old: Array = getattr(self, name)
             grown = np.empty((capacity, *old.shape[1:]))
             grown[:known] = old[:known]

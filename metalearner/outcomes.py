@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 from foretune.metrics import Goal
+from metalearner import compiled_outcomes as loops
 from metalearner.arrays import Array
 from metalearner.values import Prediction
 
@@ -52,36 +52,20 @@ class Scale:
             return (
                 float(self.losses[0] + (score - self.scores[0]) / self.slope) if self.slope else float(self.losses[0])
             )
-        return float(np.interp(score, self.scores, self.losses))
+        return loops.interpolated(score, self.scores, self.losses)
 
 
 def warp(losses: Array) -> tuple[Scale, Array]:
     """The scale that `losses` (n,) define, and their scores (n,) on it. Infinite losses rank last."""
     order = np.argsort(losses, kind="stable")
     ascending = losses[order]
-    n = len(losses)
-    feasible = ascending[: np.count_nonzero(np.isfinite(ascending))]
-    if len(feasible) == 0 or n < 2:
-        flat = Scale(feasible[:1] if len(feasible) else np.zeros(1), np.zeros(1), 0.0)
-        return flat, np.zeros(n)
-    median = 0.5 * float(feasible[(len(feasible) - 1) // 2] + feasible[len(feasible) // 2])
-    good = feasible[feasible <= median]
-    spread = math.sqrt(float(np.mean((good - median) ** 2)))
-    if spread <= 1e-12 * max(abs(median), 1e-300):
-        spread = 0.0
-    # Ties share their mean rank.
-    ranks = 0.5 * (np.searchsorted(ascending, ascending) + np.searchsorted(ascending, ascending, side="right") - 1)
-    quantiles = (ranks + 0.5) / n
-    at_median = float(np.interp(median, feasible, quantiles[: len(feasible)]))
-    linear = (ascending - median) / spread if spread else np.zeros(n)
-    warped = ndtri(quantiles) - ndtri(min(max(at_median, 0.5 / n), 1 - 0.5 / n))
-    raw = np.where(ascending <= median, linear, warped)
-    center, deviation = float(raw.mean()), float(raw.std())
-    deviation = deviation if deviation > 1e-9 else 1.0
-    scores_ascending = (raw - center) / deviation
-    scores = np.empty(n)
-    scores[order] = scores_ascending
-    return Scale(feasible, scores_ascending[: len(feasible)], 1.0 / (spread * deviation) if spread else 0.0), scores
+    feasible = int(np.searchsorted(ascending, np.inf))
+    if feasible == 0 or len(losses) < 2:
+        return Scale(ascending[:1] if feasible else np.zeros(1), np.zeros(1), 0.0), np.zeros(len(losses))
+    found, slope = loops.scores(ascending, feasible)
+    scores = np.empty(len(losses))
+    scores[order] = found
+    return Scale(ascending[:feasible], found[:feasible], slope), scores
 
 
 def plausible(values: Sequence[float]) -> tuple[float, float]:
@@ -98,8 +82,8 @@ def prediction(scale: Scale, goal: Goal, mean: float, variance: float, step: flo
     """
     deviation = math.sqrt(max(variance, 0.0))
     low, median, high = (scale.loss(mean + z * deviation) for z in (-_Z80, 0.0, _Z80))
-    losses = [min(low, median - step), median, max(high, median + step)]
+    losses = (min(low, median - step), median, max(high, median + step))
     # `sign` turns a value so that more is better, so it also turns a loss back into a value.
-    bounds = plausible((-goal.sign * scale.losses).tolist())
-    values = sorted(np.clip([-goal.sign * loss for loss in losses], *bounds).tolist())
+    least, most = plausible([-goal.sign * float(end) for end in scale.losses[[0, -1]]])
+    values = sorted(min(max(-goal.sign * loss, least), most) for loss in losses)
     return Prediction(median=values[1], low=values[0], high=values[2])

@@ -79,7 +79,7 @@ def propose(
     """
     memory = memory or Memory()
     history = memory.history(problem, observations)
-    rows = list(history.encoding.encode_all(pending))
+    rows = history.rows_of(pending)
     found = _verdict(problem, history)
     trust = found.gate if found is not None else None
     proposals = []

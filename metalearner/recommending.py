@@ -15,7 +15,7 @@ from foretune.spaces import Configuration
 from metalearner import cold_gp
 from metalearner.arrays import Array
 from metalearner.cold_gp import Surrogate
-from metalearner.encoding import comparable, is_among
+from metalearner.encoding import is_among
 from metalearner.memory import History, Memory
 from metalearner.outcomes import prediction
 from metalearner.search import SearchPlan, search
@@ -71,7 +71,7 @@ def _best_seen(history: History, goal: Goal, count: int) -> list[tuple[Array, Re
         loss, row = float(history.losses[position]), history.rows[position]
         if len(found) == count or not np.isfinite(loss):
             break
-        if found and is_among(comparable(row), comparable(np.array([other for other, _ in found]))):
+        if found and is_among(row, np.array([other for other, _ in found])):
             continue
         item = Recommendation(history.encoding.decode(row), None, Origin.BEST_SEEN, value=-goal.sign * loss)
         found.append((row, item))
@@ -87,9 +87,8 @@ def _best_predicted(history: History, model: Surrogate, problem: Problem) -> lis
 
     generator = np.random.default_rng([problem.seed % 2**63, len(history)])
     rows, _ = search(pessimistic, model.encoding, model.incumbents, generator, _PLAN)
-    known = comparable(history.rows)
     for row in rows[: _PLAN.neighbours]:
-        if not is_among(comparable(row), known):
+        if not history.has(row):
             return [(row, Recommendation(model.encoding.decode(row), None, Origin.BEST_PREDICTED))]
     return []
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metalearner import compiled_process as loops
 from metalearner.arrays import Array
-from metalearner.gp import squared_distances
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sameness:
     def log_news(self, features: Array, waiting: Array | None = None) -> Array:
         """log(1 - p): (m, P) -> (m,). `waiting` (k, P): trials under way are neighbours, too."""
         known = self.features if waiting is None else np.concatenate([self.features, waiting])
-        distances = np.sqrt(squared_distances(features, known).min(1))
+        distances, _ = loops.nearest(features, known, False)
         equal = len(self.equal) - np.searchsorted(self.equal, distances, side="left")
         different = np.searchsorted(self.different, distances, side="right")
         return np.asarray(np.log1p(different) - np.log1p(equal + different))
@@ -45,11 +45,8 @@ def sameness(features: Array, losses: Array) -> Sameness | None:
     if len(losses) < 2 or np.diff(np.sort(losses)).min() > 0.0:
         return None
     points = features[feasible]
-    squares = squared_distances(points, points)
-    np.fill_diagonal(squares, np.inf)
-    nearest = squares.argmin(1)
+    distances, nearest = loops.nearest(points, points, True)
     equal = losses == losses[nearest]
     if not equal.any():
         return None
-    distances = np.sqrt(squares[np.arange(len(points)), nearest])
     return Sameness(features, np.sort(distances[equal]), np.sort(distances[~equal]))

@@ -22,7 +22,6 @@ from metalearner import gp
 from metalearner.acquisition import log_expected_improvement
 from metalearner.arrays import Array
 from metalearner.cold_gp import GPSettings, chosen, milestone
-from metalearner.encoding import comparable, is_among
 from metalearner.gate import opened
 from metalearner.knowledge import Knowledge
 from metalearner.memory import History, Memory
@@ -125,10 +124,9 @@ def suggest(
     incumbents = np.concatenate([history.rows[places[order[:_INCUMBENTS]]], good[:_KNOWN_GOOD]])
     rows, values = search(acquisition, history.encoding, incumbents, generator, settings.plan)
     rows, values = np.concatenate([good, rows]), np.concatenate([acquisition(good) + _PREFERRED, values])
-    known = comparable(np.concatenate([history.rows, *(row[None, :] for row in pending)]))
     for place in np.argsort(-values, kind="stable"):
         row = rows[place]
-        if not is_among(comparable(row), known):
+        if not history.has(row, pending):
             columns = history.encoding.features(row[None, :])
             thought = knowledge.opinions(columns)
             mean, variance = before.predict(columns, thought)

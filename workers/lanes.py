@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -22,8 +21,12 @@ class Lanes(Generic[_T]):
         """`most`: items that `add` takes before it waits. `work` must not raise."""
         self._work = work
         self._most = most
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._changed = threading.Condition()
+        self._turns: SimpleQueue[str | None] = SimpleQueue()
+        """The lanes whose turn it is, in order; None ends a thread."""
+        self._closed = False
+        self._most_threads, self._name = threads, name
+        self._threads: list[threading.Thread] = []
         self._waiting: dict[str, list[_T]] = {}
         """By lane; a lane that is here has its turn, or waits for it."""
         self._held = 0
@@ -43,7 +46,12 @@ class Lanes(Generic[_T]):
                 waiting.extend(items)
                 return
             self._waiting[lane] = list(items)
-        self._take_turn(lane)
+            # No more threads than lanes: one that worked a moment ago has its memory and its stack in the cache. And no
+            # executor: its futures, which nobody waits for, cost as much as handing over.
+            if len(self._threads) < min(len(self._waiting), self._most_threads):
+                self._threads.append(threading.Thread(target=self._take_turns, name=self._name, daemon=True))
+                self._threads[-1].start()
+        self._turns.put(lane)
 
     def wait_until_idle(self) -> None:
         """Returns when nothing is waited for."""
@@ -52,12 +60,16 @@ class Lanes(Generic[_T]):
 
     def close(self) -> None:
         """Finishes what has begun, drops the rest, and waits."""
-        self._pool.shutdown(cancel_futures=True)
+        self._closed = True
+        for _ in self._threads:
+            self._turns.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _take_turn(self, lane: str) -> None:
-        # Closed meanwhile, or the interpreter ends: then nobody waits for an answer.
-        with suppress(RuntimeError):
-            self._pool.submit(self._turn, lane)
+    def _take_turns(self) -> None:
+        while (lane := self._turns.get()) is not None:
+            if not self._closed:
+                self._turn(lane)
 
     def _turn(self, lane: str) -> None:
         with self._changed:
@@ -72,4 +84,4 @@ class Lanes(Generic[_T]):
                 if not again:
                     del self._waiting[lane]
             if again:
-                self._take_turn(lane)
+                self._turns.put(lane)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 import structlog
 from celery.platforms import EX_OK
@@ -48,6 +49,7 @@ def _ready(**_: object) -> None:
     signal.signal(signal.SIGTERM, _stop_gently)
     if QUEUE_PROPOSE not in _queues:
         return
+    from metalearner import warming
     from workers.desk import Desk
     from workers.parsing import publish_builtins
     from workers.presence import keep_signing
@@ -56,6 +58,7 @@ def _ready(**_: object) -> None:
     publish_builtins(process)
     Desk(process).start()
     keep_signing(process, "desk", device=None)
+    _beside(warming.warm_up)
     exempt_what_is_there()
 
 
@@ -64,6 +67,7 @@ def _process_init(**_: object) -> None:
     """In a spawned pool process: torch is imported before the first job comes."""
     die_with_parent()
     configure_logging()
+    from metalearner import warming
     from workers.presence import keep_signing
     from workers.training import warm_up
 
@@ -72,7 +76,13 @@ def _process_init(**_: object) -> None:
     if device == "cpu":
         os.nice(_NICE)
     keep_signing(process, "train", device=device)
+    _beside(warming.warm_up)
     exempt_what_is_there()
+
+
+def _beside(work: Callable[[], None]) -> None:
+    """Once this worker has said that it is there: nobody waits for it but who asks at once."""
+    threading.Thread(target=work, name="beside", daemon=True).start()
 
 
 def _stop_gently(*_: object) -> None:

@@ -11,6 +11,7 @@ import redis
 
 from foretune.errors import ForetuneError
 from foretune.json_types import JsonObject
+from service.bus.lists import ListReader
 from service.bus.names import CALLS, QUEUE_TRAIN, event_channel
 from service.bus.one_way import Command, OneWay
 from service.bus.replies import Replies
@@ -37,7 +38,8 @@ class Bus:
     def __init__(self, redis_url: str) -> None:
         self._redis = redis.Redis.from_url(redis_url, socket_connect_timeout=_CONNECT_S, health_check_interval=30)
         self._one_way = OneWay(self._redis)
-        self._replies = Replies(redis.Redis.from_url(redis_url, socket_connect_timeout=_CONNECT_S))
+        self._calls = ListReader(self._redis, CALLS)
+        self._replies = Replies(self._redis)
         self.redis_url = redis_url
 
     def ping(self) -> None:
@@ -73,11 +75,11 @@ class Bus:
 
     def take(self, wait_s: float, most: int) -> list[Call]:
         """Up to `most` calls, the oldest first, as soon as there is one; none when none comes within `wait_s`."""
-        taken = self._redis.blmpop(wait_s, 1, CALLS, direction="LEFT", count=most)
-        if taken is None:
+        texts = self._calls.take(wait_s, most)
+        if not texts:
             return []
         now = time.time()
-        calls = [call for text in taken[1] if (call := _read(text, now)) is not None]  # type: ignore[arg-type]
+        calls = [call for text in texts if (call := _read(text, now)) is not None]
         if not calls:
             # Nobody took any for a while: what is left lies even longer, or arrives faster than it is answered.
             self._redis.ltrim(CALLS, -_CALLS_KEPT, -1)
@@ -109,6 +111,7 @@ class Bus:
     def close(self) -> None:
         """Closes all connections."""
         self._replies.close()
+        self._calls.close()
         self._one_way.close()
         self._redis.close()
 

@@ -12,11 +12,11 @@ import redis
 import structlog
 
 from foretune.json_types import JsonObject
+from service.bus.lists import ListReader
 from service.bus.names import reply_key
 
 _log = structlog.get_logger(__name__)
-_WAIT_S = 2.0
-"""Less than redis-py waits for an answer to any command."""
+_WAIT_S = 5.0
 _MOST_TOGETHER = 64
 _AFTER_FAILURE_S = 0.2
 
@@ -29,10 +29,9 @@ class Replies:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        """`client`: of its own, `close` closes it."""
         self.key = reply_key(secrets.token_hex(8))
         """The list that replies are sent to: this process's own."""
-        self._client = client
+        self._reader = ListReader(client, self.key)
         self._numbers = count(1)
         self._waiting: dict[int, asyncio.Future[JsonObject | None]] = {}
         self._lock = threading.Lock()
@@ -57,22 +56,22 @@ class Replies:
     def close(self) -> None:
         """Ends the thread."""
         self._closed.set()
-        self._client.close()
+        self._reader.close()
         if self._thread is not None:
             self._thread.join(_WAIT_S)
 
     def _listen(self) -> None:
         while not self._closed.is_set():
             try:
-                taken = self._client.blmpop(_WAIT_S, 1, self.key, direction="LEFT", count=_MOST_TOGETHER)
+                texts = self._reader.take(_WAIT_S, _MOST_TOGETHER)
             except Exception as error:  # noqa: BLE001 - the thread serves all calls to come, whatever broke under it
                 if not self._closed.is_set():
                     _log.warning("broker_away", error=str(error))
                 self._end_all()
                 self._closed.wait(_AFTER_FAILURE_S)
                 continue
-            for text in taken[1] if taken is not None else ():
-                self._hand_out(text)  # type: ignore[arg-type]
+            for text in texts:
+                self._hand_out(text)
 
     def _hand_out(self, text: bytes) -> None:
         try:

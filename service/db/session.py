@@ -10,6 +10,7 @@ from typing import NamedTuple
 import orjson
 import psycopg
 import structlog
+from psycopg.types.json import set_json_loads
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -33,6 +34,9 @@ _CONNECT = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+
+# As SQLAlchemy's part of the same columns is read.
+set_json_loads(orjson.loads)
 
 PsycopgConnection = psycopg.Connection[tuple[object, ...]]
 
@@ -146,7 +150,7 @@ class Database:
         Raises Unavailable when Postgres cannot be reached or goes away in the middle, IdempotencyConflict when a
         ledger's answer came second.
         """
-        with self._translated(), self._pooled() as pooled:
+        with self._translated(), self._pooled(autocommit=False) as pooled:
             transaction = Transaction(self.engine, pooled)
             try:
                 yield transaction
@@ -164,19 +168,17 @@ class Database:
 
         Raises Unavailable when Postgres cannot be reached.
         """
-        with self._translated(), self._pooled() as pooled:
-            driver = driver_of(pooled)
-            driver.autocommit = True
-            try:
-                yield Transaction(self.engine, pooled)
-            finally:
-                if not driver.broken:
-                    driver.autocommit = False
+        with self._translated(), self._pooled(autocommit=True) as pooled:
+            yield Transaction(self.engine, pooled)
 
     @contextmanager
-    def _pooled(self) -> Iterator[PoolProxiedConnection]:
+    def _pooled(self, *, autocommit: bool) -> Iterator[PoolProxiedConnection]:
         pooled = self.engine.raw_connection()
         try:
+            driver = driver_of(pooled)
+            # It stays as its last user had it: most who read, read again.
+            if driver.autocommit != autocommit:
+                driver.autocommit = autocommit
             yield pooled
         finally:
             pooled.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from foretune.parameters import Bool, Categorical, Float, Int
 from foretune.spaces import Space
@@ -60,3 +61,27 @@ def test_without_incumbents_it_begins_anywhere() -> None:
 
     assert len(rows) == len(values) == 64 + 3 * 2 * 32
     assert values[0] > -0.05
+
+
+def test_steps_from_incumbents_are_of_all_sizes_and_refinement_shrinks() -> None:
+    # Given one incumbent in the middle of four numbers, and heights that keep it the start of every round
+    encoding = Encoding.of(Space.of(*(Float(name, 0.0, 1.0) for name in "abcd")))
+    middle, scored = np.full((1, 4), 0.5), []
+
+    def height(rows: np.ndarray) -> np.ndarray:
+        scored.append(rows)
+        return -np.arange(float(len(rows)))
+
+    search(height, encoding, middle, np.random.default_rng(5), SearchPlan(1, 20_000, 1, 3, 4000))
+
+    # Then the logarithm of a size is uniform from .003 to .3; that of a normal's absolute value has the mean
+    # -(γ + ln 2) / 2 and the variance π² / 8
+    steps = np.abs(scored[0][1:] - 0.5)
+    sizes = np.log(steps[steps > 1e-12])
+    assert np.mean(sizes) == pytest.approx(np.log([0.003, 0.3]).mean() - (np.euler_gamma + np.log(2)) / 2, abs=0.05)
+    assert np.var(sizes) == pytest.approx(np.log(100.0) ** 2 / 12 + np.pi**2 / 8, rel=0.05)
+    # And each round takes 35 % of the last one's steps
+    start = scored[0][0]
+    for number, rows in enumerate(scored[1:]):
+        steps = np.abs(rows - start)
+        assert np.median(steps[steps > 1e-12]) == pytest.approx(0.6745 * 0.1 * 0.35**number, rel=0.2)

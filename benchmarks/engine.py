@@ -67,7 +67,9 @@ class Case:
     def configuration(self) -> dict[str, int | float | str]:
         name, _, width = self.network.partition("-")
         sizes = {"cnn": 8, "gru": 32, "transformer": 32}
-        return {"width": int(width) if width else sizes[name], "batch_size": self.batch_size, "dropout": 0.1}
+        chosen = {"width": int(width) if width else sizes[name], "batch_size": self.batch_size, "dropout": 0.1}
+        # Perceptrons are those of the measurements before: their default has another activation by now.
+        return {**chosen, "activation": "relu", "label_smoothing": 0.0} if name == "mlp" else chosen
 
     def load(self) -> tuple[Network, PreparedData]:
         name = self.network.partition("-")[0]

@@ -5,6 +5,9 @@ asked again whenever more did. So nobody is judged against trials of another age
 the promotion form of asynchronous successive halving (Li et al. 2020, arXiv 1810.05934, algorithm 2), with two rungs.
 Once there are no new settings to try, one half goes on instead of a third, until the best are through.
 
+The expert's default waits for nobody: it is likely good, settings with more regularisation look worse early than they
+end, and for the first hundred epochs nothing else would be through.
+
 Trials are paused at different rungs, so the surrogate reads none of them as it stands. `foreseen` maps what a trial had
 at one rung to what it would have at the next, by those that were at both, up to the end.
 
@@ -57,15 +60,21 @@ def _bar(bests: Sequence[float], last: bool) -> float:
     return bests[-(count // _REDUCTION)] if count >= _COMPANY else math.inf
 
 
-def worthy(problem: Problem, curves: Curves, created: int, paused: Mapping[str, int]) -> list[str]:
-    """Those of the `paused` trials, by the epoch at which they pause, that go on: the furthest and best first."""
+def worthy(
+    problem: Problem, curves: Curves, created: int, paused: Mapping[str, int], default: str | None = None
+) -> list[str]:
+    """Those of the `paused` trials, by the epoch at which they pause, that go on: the furthest and best first.
+
+    `default`: the trial of the expert's default, which goes on before all others, whatever it came to.
+    """
     sign = problem.goal.sign
     needed = bars(problem, curves, created)
     ranked = []
     for trial, epoch in paused.items():
         curve = curves.curve(trial)
-        if epoch in needed and len(curve) >= epoch and sign * curve[epoch - 1] >= sign * needed[epoch]:
-            ranked.append((-epoch, -sign * curve[epoch - 1], trial))
+        merit = sign * curve[epoch - 1] if len(curve) >= epoch else -math.inf
+        if trial == default or (epoch in needed and len(curve) >= epoch and merit >= sign * needed[epoch]):
+            ranked.append((trial != default, -epoch, -merit, trial))
     return [trial for *_, trial in sorted(ranked)]
 
 

@@ -129,9 +129,11 @@ class Proposals:
     def worthy(self, experiment_id: str) -> tuple[list[str], int]:
         """The paused trials that go on, in this order, and the event up to which was read. Raises NotFound."""
         known = self._read(experiment_id, curves=True)
-        paused = {one.id: one.epochs for one in known.trials.values() if one.state is TrialState.PAUSED}
+        waiting = [one for one in known.trials.values() if one.state is TrialState.PAUSED]
+        paused = {one.id: one.epochs for one in waiting}
+        default = next((one.id for one in waiting if one.configuration == known.problem.defaults), None)
         created = known.experiment.trials_created
-        return halving.worthy(known.problem, known.curves, created, paused), known.experiment.event_seq
+        return halving.worthy(known.problem, known.curves, created, paused, default), known.experiment.event_seq
 
     def store_thresholds(self, experiment_id: str) -> None:
         """Computes the thresholds and keeps them where the API compares measurements with them. Raises NotFound."""

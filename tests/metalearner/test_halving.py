@@ -66,6 +66,22 @@ def test_who_came_further_goes_first() -> None:
     assert halving.worthy(_problem(), curves, 7, {"5": NEXT, "new": RUNG}) == ["5", "new"]
 
 
+@pytest.mark.parametrize("goal", [Goal.MAXIMIZE, Goal.MINIMIZE])
+@pytest.mark.parametrize("place", [0, 4, 8])
+def test_the_default_goes_on_before_all_others_whatever_it_came_to(goal: Goal, place: int) -> None:
+    default = str(place)
+    curves, paused = _at(RUNG, *range(9), goal=goal), {str(trial): RUNG for trial in range(9)}
+    others = [trial for trial in halving.worthy(_problem(goal), curves, 9, paused) if trial != default]
+
+    assert halving.worthy(_problem(goal), curves, 9, paused, default) == [default, *others]
+
+
+def test_the_default_waits_for_no_company() -> None:
+    paused = {str(trial): RUNG for trial in range(3)}
+
+    assert halving.worthy(_problem(), _at(RUNG, 1, 2, 3), 3, paused, "0") == ["0"]
+
+
 def test_without_new_settings_half_goes_on_and_never_nobody() -> None:
     problem = _problem(max_trials=5)
 

@@ -76,6 +76,16 @@ class TestPausing:
         bench.work(experiment_id)
         assert most_at_once(bench, experiment_id) == 2
 
+    def test_the_default_is_trained_to_its_end_whatever_it_comes_to(self, bench: Bench) -> None:
+        """Given it was paused with the lowest value of all at its rung, it is thawed at once and before the others."""
+        experiment_id = _submit(bench)
+        default, _ = _pause_two(bench, experiment_id)
+        assert Proposals(bench.database).worthy(experiment_id)[0] == [default]
+        bench.work(experiment_id)
+        _whole(bench, experiment_id)
+        ends = {one.id: (one.state, one.epochs) for one in bench.trials(experiment_id)}
+        assert ends[default] == (T.COMPLETED, EPOCHS)
+
     def test_with_more_slots_than_trials_it_ends(self, bench: Bench) -> None:
         experiment_id = bench.submit(**{**PAUSING, "parallelism": 100})
         bench.work(experiment_id)

@@ -301,6 +301,7 @@ def test_doctor_finds_what_is_wrong(service, run) -> None:
     good = run("doctor", "--no-local")
     assert good.exit_code == 0, good.stdout
     assert "valid, from FORETUNE_API_KEY" in good.stdout
+    assert f"{service.url} answers (the address is from FORETUNE_URL)" in good.stdout
     # given no worker and another key
     service.parts["workers"] = "none was seen in the last 10 s"
     service.key = "another"
@@ -308,6 +309,18 @@ def test_doctor_finds_what_is_wrong(service, run) -> None:
     assert bad.exit_code == 1
     wrong = {check["name"]: check["detail"] for check in json.loads(bad.stdout) if not check["ok"]}
     assert wrong == {"key": "refused (401), from FORETUNE_API_KEY", "workers": "none was seen in the last 10 s"}
+
+
+def test_doctor_looks_at_the_servers_that_are_set(service, run, monkeypatch) -> None:
+    # given a service elsewhere, and a database that nobody runs
+    monkeypatch.setattr("foretune.client.settings.is_loopback", lambda url: False)
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://me:hush@127.0.0.1:9/none")
+    for name in ("REDIS_URL", "ARTIFACTS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    result = run("doctor", "--json")
+    assert result.exit_code == 1
+    assert [check["name"] for check in json.loads(result.stdout) if not check["ok"]] == ["DATABASE_URL"]
+    assert "hush" not in result.stdout
 
 
 def test_a_wrong_key_is_exit_code_five(service, run) -> None:

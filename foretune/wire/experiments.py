@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from foretune.json_types import JsonValue
 from foretune.metrics import Goal
 from foretune.parameters import Parameter
 from foretune.states import ExperimentState
-from foretune.wire.base import Answer, Name, Request, SafeJson, Text, Timestamp
+from foretune.texts import nameable
+from foretune.wire.base import Answer, Name, Request, SafeJson, Text, Timestamp, Title
 
 
 class Mode(StrEnum):
@@ -64,7 +65,10 @@ class BudgetPatch(Request):
 
 
 Labels = Annotated[
-    dict[Annotated[Text, Field(min_length=1, max_length=63)], Annotated[Text, Field(max_length=255)]],
+    dict[
+        Annotated[Text, Field(min_length=1, max_length=63), AfterValidator(nameable)],
+        Annotated[Text, Field(max_length=255), AfterValidator(nameable)],
+    ],
     Field(max_length=32),
 ]
 Fixed = Annotated[dict[Name, SafeJson], Field(max_length=100)]
@@ -109,7 +113,7 @@ class ExperimentRequest(Request):
         "json_schema_extra": {"examples": [EXAMPLE_MANAGED, EXAMPLE_EXTERNAL]},
     }
 
-    name: Name | None = None
+    name: Title | None = None
     mode: Mode
     dataset: Name | None = None
     """Id or name of a dataset (managed)."""
@@ -138,7 +142,7 @@ class ExperimentPatch(Request):
         "json_schema_extra": {"examples": [{"budget": {"max_trials": 128}, "labels": {"team": "vision"}}]},
     }
 
-    name: Name | None = None
+    name: Title | None = None
     budget: BudgetPatch | None = None
     space: Space | None = None
     parallelism: Annotated[int, Field(ge=1, le=10_000)] | None = None

@@ -296,6 +296,20 @@ def test_export_to_a_file_and_to_a_pipe(service, run, tmp_path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["trials.jsonl"]
 
 
+def test_what_steers_a_terminal_is_not_printed(service, run) -> None:
+    # given names and reasons that an older service took
+    evil = "job\x1b[2J\u202e\x9b1\nx"
+    service.add(name=evil, state="FAILED", reason=evil, labels={evil: evil})
+    for command in (("list",), ("status", "last"), ("watch", "last")):
+        printed = run(*command).stdout
+        assert not set("\x1b\u202e\x9b").intersection(printed), command
+    assert "job[2J1 x" in run("list").stdout
+    # then JSON keeps them, as escapes
+    printed = run("status", "last", "--json").stdout
+    assert not set("\x1b\u202e\x9b").intersection(printed)
+    assert json.loads(printed)["name"] == evil
+
+
 def test_doctor_finds_what_is_wrong(service, run) -> None:
     # given all is well
     good = run("doctor", "--no-local")

@@ -49,6 +49,8 @@ def submit(
 ) -> None:
     """Submit a tuning job from a YAML file; options replace what the file says.
 
+    With --watch --json the experiment is printed as one line, then each event as one.
+
     Examples:
 
         foretune submit job.yaml --watch
@@ -78,7 +80,9 @@ def submit(
             job = job.with_values({"dataset": _upload(client, upload)})
             request = job.request()
         experiment = _send(client, job, request)
-        if as_json:
+        if as_json and watch:
+            print_json_line(experiment.info)
+        elif as_json:
             print_json(experiment.info)
         else:
             console().print(f"submitted [bold]{experiment.id}[/]  {escape(experiment.name)}", soft_wrap=True)

@@ -103,6 +103,14 @@ def test_submit_and_watch_ends_with_the_recommendation(service, run, job) -> Non
     assert "learning rate ▅██▅▁  peak 0.1, warm-up 10%, plateau 30%, decay^1 to 0%" in result.stdout
 
 
+def test_submit_and_watch_as_json_gives_one_document_a_line(service, run, job) -> None:
+    result = run("submit", job, "--watch", "--json")
+    assert result.exit_code == 0
+    submitted, *events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert submitted["id"] == "exp_0000000000000000000001"
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+
+
 def test_watch_as_json_gives_every_event_as_a_line(service, run) -> None:
     service.add()
     result = run("watch", "last", "--json")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from foretune.json_types import JsonValue
 from foretune.metrics import Goal
@@ -56,12 +57,35 @@ class Budget(Request):
     """End as soon as the metric is at least this good."""
 
 
+def _without_default(schema: dict[str, JsonValue]) -> None:
+    """A field that may be absent, but not null."""
+    schema.pop("default", None)
+
+
 class BudgetPatch(Request):
-    max_trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Limits to raise. What is absent stays; null lifts a limit that need not be."""
+
+    max_trials: Annotated[int, Field(ge=1, le=1_000_000)] | SkipJsonSchema[None] = Field(
+        default=None, json_schema_extra=_without_default
+    )
+    """At least what it is. It cannot be lifted."""
+    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | SkipJsonSchema[None] = Field(
+        default=None, json_schema_extra=_without_default
+    )
+    """At least what it is. It cannot be lifted."""
     max_total_epochs: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    """At least what it is; null lifts the limit."""
     max_seconds: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """At least what it is; null lifts the limit."""
     target: float | None = None
+    """Harder than it is; null: go on whatever is reached."""
+
+    @field_validator("max_trials", "max_epochs", mode="before")
+    @classmethod
+    def _a_number(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("must be a number: this limit can be raised, not lifted; leave it out to keep it")
+        return value
 
 
 Labels = Annotated[

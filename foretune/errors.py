@@ -70,7 +70,7 @@ class InvalidRequest(ForetuneError):
         self.errors: tuple[FieldError, ...] = tuple(errors)
 
 
-class InvalidSpace(InvalidRequest):
+class InvalidSpace(InvalidRequest, ValueError):
     """The search space cannot be searched."""
 
     code = "invalid_space"

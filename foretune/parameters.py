@@ -1,19 +1,22 @@
 """The kinds of hyperparameter, each with its mapping from and to the unit interval.
 
 Pydantic dataclasses: what a client sends is parsed and checked here once, and the same frozen values go everywhere.
+Made by hand, a parameter that cannot be searched raises InvalidSpace; parsed, it is a part of pydantic's findings.
 `u` is always a number in [0, 1]; a schedule takes one `u` for each of its shape numbers.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from foretune.errors import ForetuneError
+from foretune.errors import FieldError, ForetuneError, InvalidSpace
 from foretune.json_types import JsonValue
 from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
 from foretune.texts import storable
@@ -26,8 +29,40 @@ Scalar: TypeAlias = str | bool | int | float
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(storable)]
 Role = Name | None
 When = Annotated[dict[str, list[Scalar]], Field(max_length=8)] | None
+Kind = TypeVar("Kind")
 
 
+def _told_as_ours(kind: type[Kind]) -> type[Kind]:
+    """One made by hand raises InvalidSpace where pydantic raises its own error; parsing does not come by here."""
+    make: Callable[..., None] = kind.__init__
+
+    @wraps(make)
+    def init(self: Kind, *args: object, **fields: object) -> None:
+        try:
+            make(self, *args, **fields)
+        except ValidationError as error:
+            raise _as_ours(kind, error) from None
+
+    setattr(kind, "__init__", init)  # noqa: B010 - mypy lets nobody assign to it
+    return kind
+
+
+def _as_ours(kind: type[object], error: ValidationError) -> InvalidSpace:
+    fields = list(inspect.signature(kind).parameters)
+
+    def named(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        """What was given by position is told by its name."""
+        return (fields[loc[0]], *loc[1:]) if loc and isinstance(loc[0], int) and loc[0] < len(fields) else loc
+
+    faults = [
+        FieldError(named(fault["loc"]), fault["msg"].removeprefix("Value error, "))
+        for fault in error.errors(include_url=False, include_input=False)
+    ]
+    told = (f"{'.'.join(map(str, fault.loc))}: {fault.msg}" if fault.loc else fault.msg for fault in faults)
+    return InvalidSpace(f"{kind.__name__}: {'; '.join(told)}", errors=faults)
+
+
+@_told_as_ours
 @dataclass(frozen=True, config=_CONFIG)
 class Float:
     """A real number in [low, high]; `log` searches its logarithm, `step` its multiples above `low`."""
@@ -77,6 +112,7 @@ class Float:
         return None
 
 
+@_told_as_ours
 @dataclass(frozen=True, config=_CONFIG)
 class Int:
     """An integer in [low, high], both included."""
@@ -123,6 +159,7 @@ class Int:
         return None
 
 
+@_told_as_ours
 @dataclass(frozen=True, config=_CONFIG)
 class Categorical:
     """One of `choices`; `ordered` says that neighbours are alike."""
@@ -174,6 +211,7 @@ class Categorical:
         return None
 
 
+@_told_as_ours
 @dataclass(frozen=True, config=_CONFIG)
 class Bool:
     """True or false."""
@@ -197,6 +235,7 @@ class Bool:
         return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
 
 
+@_told_as_ours
 @dataclass(frozen=True, config=_CONFIG)
 class Schedule:
     """The shape of the learning-rate schedule; its peak is the parameter with the role `learning_rate`."""

@@ -41,7 +41,7 @@ class ArtifactStore:
     def __init__(self, url: str) -> None:
         self._fs, root = fsspec.core.url_to_fs(url)
         self._root = str(root).rstrip("/")
-        self._folder = Path(self._root) if _is_local(self._fs.protocol) else None
+        self._folder = local_folder(url)
         if self._folder is not None and not self._folder.is_dir():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -133,6 +133,12 @@ class ArtifactStore:
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{_checked(key)}"
+
+
+def local_folder(url: str) -> Path | None:
+    """The folder that an address means; None where it means another kind of store."""
+    fs, root = fsspec.core.url_to_fs(url)
+    return Path(str(root).rstrip("/")) if _is_local(fs.protocol) else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import typer
 from foretune.cli import format as fmt
 from foretune.cli.failures import guarded
 from foretune.cli.options import AsJson, connect
-from foretune.cli.terminal import note, print_json, print_table
+from foretune.cli.terminal import note, print_json, print_table, say
 from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.spaces import AnyParameter
 from foretune.wire.datasets import Dataset, Task
@@ -90,7 +90,7 @@ def add_dataset(
     if as_json:
         print_json(dataset)
         return
-    typer.echo(f"{dataset.id}  {dataset.name}")
+    say(f"{dataset.id}  {dataset.name}")
     note(_described(dataset))
     for warning in dataset.warnings:
         note(f"note: {warning}")
@@ -180,7 +180,7 @@ def networks(
             empty="no networks: no worker has started yet",
         )
         return
-    typer.echo(f"{found[0].name}: {found[0].description}")
+    say(f"{found[0].name}: {found[0].description}")
     print_table(
         ("hyperparameter", "type", "range", "default", "when"),
         (

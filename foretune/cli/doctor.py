@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,11 @@ from foretune.errors import ClientError
 from foretune.wire.service import Health, Readiness
 
 LOCAL_CHECKS = "foretune.doctor"
-"""Entry points of this group are functions that give the checks of an installed package: objects like `Check`."""
+"""Entry points of this group are functions that give the checks of an installed package, objects like `Check`: called
+with the service's URL when the service is meant to be on this machine, else with None.
+"""
+SERVERS = ("DATABASE_URL", "REDIS_URL", "ARTIFACTS_URL")
+"""Where one of these is set, this machine runs a part of the service, and what they name is looked at."""
 _CLOCK_TOLERANCE_S = 5.0
 
 
@@ -54,12 +59,16 @@ def doctor(
     local: Annotated[
         bool | None,
         typer.Option(
-            "--local/--no-local", help="Look at this machine too. Default: if the service is meant to be here."
+            "--local/--no-local",
+            help="Look at this machine and the servers that its settings name too. Default: what is meant to be used.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check the service's address, the key, versions, clocks, every part of the service, and this machine.
+
+    Each check says which setting it is about: FORETUNE_URL and FORETUNE_API_KEY lead to the service; DATABASE_URL,
+    REDIS_URL and ARTIFACTS_URL, where they are set, name servers that are looked at themselves.
 
     Exit code 0 when all is well, 1 when something is wrong.
 
@@ -71,7 +80,7 @@ def doctor(
     """
     with connect(context, 0.0) as client:
         checks: list[Check] = []
-        for check in _all(client, client.settings.is_local if local is None else local):
+        for check in _all(client, local):
             checks.append(check)
             if not as_json:
                 _show(check)
@@ -84,26 +93,37 @@ def doctor(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _all(client: Client, local: bool) -> Iterator[Check]:
+def _all(client: Client, local: bool | None) -> Iterator[Check]:
     settings = client.settings
+    here = settings.is_local if local is None else local
     try:
         alive = client.probe("/healthz")
     except ClientError as error:
         fix = "start it: foretune up" if settings.is_local else "check the address: FORETUNE_URL or --url"
-        yield Check("service", False, error.message, fix)
+        yield Check("service", False, f"{error.message} ({_address(client)})", fix)
     else:
         yield from _service(client, alive)
-    if local:
-        yield from _this_machine()
+    if here or (local is None and any(name in os.environ for name in SERVERS)):
+        yield from _this_machine(settings.url if here else None)
+
+
+def _address(client: Client) -> str:
+    source = client.settings.url_source
+    return f"the address is from {'--url' if source == 'url' else source}"
 
 
 def _service(client: Client, alive: Reply) -> Iterator[Check]:
     try:
         health = alive.as_model(Health)
     except ClientError as error:
-        yield Check("service", False, error.message, "is another program on that port? see FORETUNE_URL, --url")
+        yield Check(
+            "service",
+            False,
+            f"{error.message} ({_address(client)})",
+            "is another program on that port? see FORETUNE_URL, --url",
+        )
         return
-    yield Check("service", True, f"{client.settings.url} answers")
+    yield Check("service", True, f"{client.settings.url} answers ({_address(client)})")
     ours = own_version()
     same = health.version.split(".")[:2] == ours.split(".")[:2]
     yield Check("version", same, f"service {health.version}, client {ours}", "" if same else "install the same version")
@@ -122,7 +142,7 @@ def _clock(alive: Reply) -> Check:
 
 
 def _key(client: Client) -> Check:
-    source = client.settings.key_source
+    source = "--api-key" if client.settings.key_source == "api_key" else client.settings.key_source
     try:
         reply = client.probe("/v1/experiments?limit=1")
     except ClientError as error:
@@ -145,10 +165,10 @@ def _parts(client: Client) -> Iterator[Check]:
         yield Check(name, ok, said, "" if ok else f"see the log of the {name}")
 
 
-def _this_machine() -> Iterator[Check]:
+def _this_machine(service_url: str | None) -> Iterator[Check]:
     for entry in entry_points(group=LOCAL_CHECKS):
         try:
-            findings = list(cast("list[Finding]", entry.load()()))
+            findings = list(cast("list[Finding]", entry.load()(service_url)))
         except Exception as error:  # noqa: BLE001 - a broken package is a finding, not our end
             yield Check(entry.name, False, f"its checks do not run: {error}", "pip install 'foretune[embedded]'")
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from foretune.cli import identify, submission
 from foretune.cli.failures import ExitCode, guarded
 from foretune.cli.options import AsJson, ExperimentId, connect
 from foretune.cli.submission import Submission
-from foretune.cli.terminal import console, note, print_json
+from foretune.cli.terminal import console, note, print_json, print_json_line
 from foretune.cli.watch import watch as follow
 from foretune.client import Client, Experiment
 from foretune.errors import InvalidExperiment, InvalidRequest
@@ -50,6 +49,8 @@ def submit(
 ) -> None:
     """Submit a tuning job from a YAML file; options replace what the file says.
 
+    With --watch --json the experiment is printed as one line, then each event as one.
+
     Examples:
 
         foretune submit job.yaml --watch
@@ -79,7 +80,9 @@ def submit(
             job = job.with_values({"dataset": _upload(client, upload)})
             request = job.request()
         experiment = _send(client, job, request)
-        if as_json:
+        if as_json and watch:
+            print_json_line(experiment.info)
+        elif as_json:
             print_json(experiment.info)
         else:
             console().print(f"submitted [bold]{experiment.id}[/]  {escape(experiment.name)}", soft_wrap=True)
@@ -110,9 +113,7 @@ def _follow(client: Client, experiment_id: str, as_json: bool) -> None:
     try:
         if as_json:
             for event in client.stream(experiment_id):
-                line = {"sequence": event.sequence, "type": event.type.value, "data": event.data}
-                typer.echo(json.dumps(line, ensure_ascii=False))
-                sys.stdout.flush()
+                print_json_line({"sequence": event.sequence, "type": event.type.value, "data": event.data})
             final = client.experiments.read(experiment_id)
         else:
             final = follow(client, experiment_id, console())

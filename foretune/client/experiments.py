@@ -121,7 +121,10 @@ class Experiments:
         parallelism: int | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> wire.Experiment:
-        """Raises a budget, widens the space, renames. Raises Conflict for anything that would narrow."""
+        """Raises a budget (None lifts a limit), widens the space, renames.
+
+        Raises InvalidRequest for what would narrow, Conflict when the experiment is finished.
+        """
         patch = checked(
             wire.ExperimentPatch,
             {
@@ -133,6 +136,9 @@ class Experiments:
             },
         )
         body = patch.model_dump(mode="json", exclude_none=True)
+        if patch.budget is not None:
+            # There null says something: no limit.
+            body["budget"] = patch.budget.model_dump(mode="json", exclude_unset=True)
         return self._transport.call("PATCH", _path(experiment_id), json_body=body).as_model(wire.Experiment)
 
     def delete(self, experiment_id: str) -> None:

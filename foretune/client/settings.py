@@ -17,11 +17,14 @@ KEY_VARIABLE = "FORETUNE_API_KEY"
 
 @dataclass(frozen=True)
 class Settings:
-    """`url` has no trailing slash; `api_key` is None when none was found; `key_source` says where it came from."""
+    """`url` has no trailing slash; `api_key` is None when none was found; `key_source` and `url_source` say where they
+    came from.
+    """
 
     url: str
     api_key: str | None = field(repr=False)
     key_source: str
+    url_source: str = "the default"
 
     @property
     def is_local(self) -> bool:
@@ -40,20 +43,27 @@ def resolve(url: str | None = None, api_key: str | None = None) -> Settings:
     The key file of the local stack is only read for a service on this machine, so that its key never travels.
     Raises InvalidRequest for a URL or key that cannot be one.
     """
-    chosen_url = _checked_url(url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
+    from_environment = os.environ.get(URL_VARIABLE)
+    chosen_url = _checked_url(url or from_environment or DEFAULT_URL)
+    url_source = "url" if url else URL_VARIABLE if from_environment else "the default"
+    return Settings(chosen_url, *_key(chosen_url, api_key), url_source)
+
+
+def _key(url: str, api_key: str | None) -> tuple[str | None, str]:
+    """The key for this URL, and where it came from."""
     if api_key:
-        return Settings(chosen_url, _checked_key(api_key, "api_key"), "api_key")
+        return _checked_key(api_key, "api_key"), "api_key"
     from_environment = os.environ.get(KEY_VARIABLE)
     if from_environment:
-        return Settings(chosen_url, _checked_key(from_environment, KEY_VARIABLE), KEY_VARIABLE)
+        return _checked_key(from_environment, KEY_VARIABLE), KEY_VARIABLE
     path = local_key_path()
-    if is_loopback(chosen_url) and path.is_file():
+    if is_loopback(url) and path.is_file():
         try:
             content = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            return Settings(chosen_url, None, f"{path} cannot be read ({error.strerror})")
-        return Settings(chosen_url, _checked_key(content, str(path)), str(path))
-    return Settings(chosen_url, None, "none found")
+            return None, f"{path} cannot be read ({error.strerror})"
+        return _checked_key(content, str(path)), str(path)
+    return None, "none found"
 
 
 def is_loopback(url: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Generic, TypeAlias, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from foretune.json_types import JsonValue
-from foretune.texts import storable
+from foretune.texts import nameable, storable
 
 Item = TypeVar("Item")
 Seconds: TypeAlias = float
@@ -52,6 +52,8 @@ class Problem(Answer):
 
 Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[Text, Field(min_length=1, max_length=200)]
+Title = Annotated[Name, AfterValidator(nameable)]
+"""The name that a person gives to a thing: shown as it is, so without control characters."""
 Reason = Annotated[Text, Field(max_length=2000)]
 
 

@@ -45,7 +45,7 @@ class Dataset(Answer):
     meta_features: dict[str, float | str] = Field(default_factory=dict)
     """Numbers that describe the data to the meta-learner; `sample` holds a few rows as its encoder reads them."""
     warnings: list[str] = Field(default_factory=list)
-    """What was noticed or left out while reading the file."""
+    """What was noticed or left out while reading the file; after an upload also that it has another name by now."""
 
 
 class ComparedFeature(Answer):

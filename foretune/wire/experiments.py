@@ -5,13 +5,15 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from foretune.json_types import JsonValue
 from foretune.metrics import Goal
 from foretune.parameters import Parameter
 from foretune.states import ExperimentState
-from foretune.wire.base import Answer, Name, Request, SafeJson, Text, Timestamp
+from foretune.texts import nameable
+from foretune.wire.base import Answer, Name, Request, SafeJson, Text, Timestamp, Title
 
 
 class Mode(StrEnum):
@@ -55,16 +57,42 @@ class Budget(Request):
     """End as soon as the metric is at least this good."""
 
 
+def _without_default(schema: dict[str, JsonValue]) -> None:
+    """A field that may be absent, but not null."""
+    schema.pop("default", None)
+
+
 class BudgetPatch(Request):
-    max_trials: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Limits to raise. What is absent stays; null lifts a limit that need not be."""
+
+    max_trials: Annotated[int, Field(ge=1, le=1_000_000)] | SkipJsonSchema[None] = Field(
+        default=None, json_schema_extra=_without_default
+    )
+    """At least what it is. It cannot be lifted."""
+    max_epochs: Annotated[int, Field(ge=1, le=1_000_000)] | SkipJsonSchema[None] = Field(
+        default=None, json_schema_extra=_without_default
+    )
+    """At least what it is. It cannot be lifted."""
     max_total_epochs: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    """At least what it is; null lifts the limit."""
     max_seconds: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """At least what it is; null lifts the limit."""
     target: float | None = None
+    """Harder than it is; null: go on whatever is reached."""
+
+    @field_validator("max_trials", "max_epochs", mode="before")
+    @classmethod
+    def _a_number(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("must be a number: this limit can be raised, not lifted; leave it out to keep it")
+        return value
 
 
 Labels = Annotated[
-    dict[Annotated[Text, Field(min_length=1, max_length=63)], Annotated[Text, Field(max_length=255)]],
+    dict[
+        Annotated[Text, Field(min_length=1, max_length=63), AfterValidator(nameable)],
+        Annotated[Text, Field(max_length=255), AfterValidator(nameable)],
+    ],
     Field(max_length=32),
 ]
 Fixed = Annotated[dict[Name, SafeJson], Field(max_length=100)]
@@ -109,7 +137,7 @@ class ExperimentRequest(Request):
         "json_schema_extra": {"examples": [EXAMPLE_MANAGED, EXAMPLE_EXTERNAL]},
     }
 
-    name: Name | None = None
+    name: Title | None = None
     mode: Mode
     dataset: Name | None = None
     """Id or name of a dataset (managed)."""
@@ -138,7 +166,7 @@ class ExperimentPatch(Request):
         "json_schema_extra": {"examples": [{"budget": {"max_trials": 128}, "labels": {"team": "vision"}}]},
     }
 
-    name: Name | None = None
+    name: Title | None = None
     budget: BudgetPatch | None = None
     space: Space | None = None
     parallelism: Annotated[int, Field(ge=1, le=10_000)] | None = None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from foretune.wire.base import Answer, Name, Request, Timestamp
+from foretune.wire.base import Answer, Request, Timestamp, Title
 
 
 class Health(Answer):
@@ -27,7 +27,7 @@ class KeyRequest(Request):
         "json_schema_extra": {"examples": [{"name": "laptop", "expires_in_days": 90}]}
     }
 
-    name: Name
+    name: Title
     expires_in_days: Annotated[float, Field(gt=0, le=36500)] | None = None
 
 

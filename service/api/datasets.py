@@ -98,7 +98,11 @@ async def delete_dataset(call: ThisCall, dataset: DatasetRef) -> Response:
     response_model=Dataset,
     openapi_extra={"requestBody": _FORM},
     responses={
-        200: {"model": Dataset, "description": "This file was uploaded before: the data set that it became."},
+        200: {
+            "model": Dataset,
+            "description": "This file was uploaded before: the data set that it became. "
+            "Where that has another name, `warnings` says so.",
+        },
         202: {"model": PendingDataset, "description": "Stored, and still being read: ask for it by its id."},
         **problems(409, 413, 415),
     },
@@ -117,7 +121,7 @@ async def upload_dataset(call: ThisCall, request: Request, idempotency_key: Idem
         raise
     if kept_id != dataset_id:
         await call.parts.in_thread(call.parts.artifacts.delete, key)
-    return await _when_read(call, once, kept_id, status)
+    return await _when_read(call, once, kept_id, upload.name, status)
 
 
 def _upload(dataset_id: str, form: StoredForm) -> Upload:
@@ -150,14 +154,17 @@ def _register(call: Call, once: Once | None, upload: Upload) -> tuple[str, int]:
     return dataset_id, status
 
 
-async def _when_read(call: Call, once: Once | None, dataset_id: str, status: int) -> Response:
-    """The data set once a worker has read it; as it is after half a minute. Raises InvalidDataset."""
+async def _when_read(call: Call, once: Once | None, dataset_id: str, name: str, status: int) -> Response:
+    """The data set once a worker has read it; as it is after half a minute. Raises InvalidDataset.
+
+    Where it has another name than the upload asked for, the answer warns of it.
+    """
     deadline = time.monotonic() + _PARSED_WITHIN_S
     with call.parts.waker.listen_for(dataset_id) as wake:
         while True:
             found = await call.parts.in_thread(_status, call, dataset_id)
             if isinstance(found, Dataset):
-                return json_answer(encode(found), status)
+                return json_answer(encode(_warned(found, name)), status)
             if found.state is DatasetState.FAILED:
                 if once is not None:
                     await call.parts.in_thread(_release, call, once)
@@ -166,6 +173,13 @@ async def _when_read(call: Call, once: Once | None, dataset_id: str, status: int
             if left_s <= 0 or call.parts.stopping:
                 return json_answer(encode(found), 202)
             await wake.wait(min(_POLL_S, left_s))
+
+
+def _warned(found: Dataset, name: str) -> Dataset:
+    if found.name == name:
+        return found
+    warning = f"this file was uploaded before, as {found.name!r}: it is stored under that name, and not as {name!r}"
+    return found.model_copy(update={"warnings": [*found.warnings, warning]})
 
 
 def _status(call: Call, dataset_id: str) -> Dataset | PendingDataset:

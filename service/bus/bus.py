@@ -32,6 +32,12 @@ class Call:
     """The list that the reply goes to; empty when nobody waits for one."""
 
 
+def ping(redis_url: str, timeout_s: float) -> None:
+    """Raises redis.RedisError or OSError unless a server answers in time, ValueError for what is no address."""
+    with redis.Redis.from_url(redis_url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s) as connection:
+        connection.ping()
+
+
 class Bus:
     """One process's connection to Redis. Raises redis.RedisError when it is away, except where it says otherwise."""
 

@@ -68,9 +68,9 @@ def upgrade(database_url: str) -> None:
         command.upgrade(config, "head")
 
 
-def check(database_url: str) -> None:
+def check(database_url: str, *, tries: int = _CONNECT_TRIES) -> None:
     """Raises SchemaBehind, SchemaTooNew or Unavailable unless the schema is the one that this code needs."""
-    revision = _revision(database_url)
+    revision = _revision(database_url, tries)
     if not _is_current(revision):
         raise SchemaBehind(
             f"the database is at revision {revision or 'none'} and this code needs {head()}: "
@@ -101,9 +101,9 @@ def _is_current(revision: str | None) -> bool:
     return revision == head()
 
 
-def _revision(database_url: str) -> str | None:
+def _revision(database_url: str, tries: int = _CONNECT_TRIES) -> str | None:
     """The revision of the database, None when it was never migrated."""
-    with _connect(database_url) as connection:
+    with _connect(database_url, tries) as connection:
         row = connection.execute("SELECT to_regclass('alembic_version') IS NOT NULL").fetchone()
         if row is None or not row[0]:
             return None
@@ -111,9 +111,9 @@ def _revision(database_url: str) -> str | None:
         return None if row is None else str(row[0])
 
 
-def _connect(database_url: str) -> psycopg.Connection[tuple[object, ...]]:
+def _connect(database_url: str, tries: int) -> psycopg.Connection[tuple[object, ...]]:
     conninfo = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
-    for remaining in reversed(range(_CONNECT_TRIES)):
+    for remaining in reversed(range(tries)):
         try:
             return psycopg.connect(conninfo, connect_timeout=5, autocommit=True)
         except psycopg.OperationalError as error:

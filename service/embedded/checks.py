@@ -1,4 +1,7 @@
-"""What `foretune doctor` looks at on this machine. Nothing is changed: the data folder is not even made."""
+"""What `foretune doctor` looks at on this machine and at the servers that its settings name.
+
+Nothing is changed: the data folder is not even made.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
 
 from service import settings
-from service.embedded import postgres, redis
+from service.embedded import postgres, redis, servers_set
 from service.embedded.faults import StackError
 from service.embedded.layout import MINIMUM_FREE_BYTES, Layout, default_data_dir
 from service.embedded.ports import claim_port
@@ -39,7 +45,14 @@ class Check:
     fix: str = ""
 
 
-def local_checks(data_dir: Path | None = None, port: int = DEFAULT_PORT) -> list[Check]:
+def local_checks(service_url: str | None = None) -> list[Check]:
+    """The servers that are set; where the service is meant to be on this machine, also what `foretune up` needs."""
+    if service_url is None:
+        return [_settings(), *_servers()]
+    return [*_servers(), *machine_checks(port=urlsplit(service_url).port or DEFAULT_PORT)]
+
+
+def machine_checks(data_dir: Path | None = None, port: int = DEFAULT_PORT) -> list[Check]:
     """Look at everything that `foretune up` needs. Takes a few seconds: torch is imported in a process of its own."""
     layout = Layout.of(data_dir or default_data_dir())
     looks: tuple[Callable[[], Check], ...] = (
@@ -56,6 +69,18 @@ def local_checks(data_dir: Path | None = None, port: int = DEFAULT_PORT) -> list
         _clock,
     )
     return [look() for look in looks]
+
+
+def _servers() -> list[Check]:
+    """What each setting that is set leads to, whatever the service at FORETUNE_URL itself uses."""
+    found = []
+    for name, look in servers_set.LOOKS.items():
+        address = os.environ.get(name)
+        if address is not None:
+            fault = look(address)
+            fix = f"start that server, or change or unset {name}"
+            found.append(Check(name, fault is None, fault or servers_set.GOOD[name], fix if fault else ""))
+    return found
 
 
 def _python() -> Check:
@@ -91,7 +116,7 @@ def _folder(layout: Layout) -> Check:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Check("data folder", False, f"{existing} is not writable", "choose another folder with --data-dir")
     if existing != folder:
-        return Check("data folder", True, f"{folder} (will be made)")
+        return Check("data folder", True, f"{folder} (foretune up makes it; another with --data-dir)")
     owner = folder.stat().st_uid
     if owner != os.geteuid():
         detail = f"{folder} belongs to user {owner}, and this is user {os.geteuid()}"
@@ -130,8 +155,18 @@ def _port(layout: Layout, port: int) -> Check:
     try:
         claim_port("127.0.0.1", port)
     except StackError as error:
+        if _is_foretune(port):
+            return Check("port", True, f"{port} is used by a running Foretune")
         return Check("port", False, error.message, "stop that program or choose another port with --port")
     return Check("port", True, f"{port} is free")
+
+
+def _is_foretune(port: int) -> bool:
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=2.0, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return False
+    return isinstance(answer, dict) and answer.keys() >= {"status", "version"}
 
 
 def _memory() -> Check:

@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.text import Text
 
+from foretune.cli.terminal import CleanConsole
 from foretune.cli.watch import watch
 from foretune.client import Client
 from foretune.states import ExperimentState
@@ -22,7 +23,7 @@ def run(options: StackOptions) -> int:
 
     Raises StackError when the stack does not start.
     """
-    console = Console(highlight=False)
+    console = CleanConsole(highlight=False)
     with start(options) as stack:
         console.print(Text(f"Foretune is running at {stack.url} (ready in {stack.ready_after_s:.1f} s)", style="green"))
         with Client(stack.url, stack.key_file.read_text().strip()) as client:

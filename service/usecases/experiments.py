@@ -105,7 +105,10 @@ def delete(tx: Transaction, project: str, experiment_id: str) -> list[str]:
 
 
 def patch(tx: Transaction, bus: Bus, project: str, experiment_id: str, patch: ExperimentPatch) -> wire.Experiment:
-    """Raises a budget or widens the space. Raises InvalidExperiment for what narrows, Conflict when finished."""
+    """Raises a budget, lifts its limits or widens the space.
+
+    Raises InvalidExperiment for what narrows, Conflict when finished.
+    """
     with Ledger.of_experiment(tx, experiment_id, project=project, wake=bus.publish) as ledger:
         stored = ledger.experiment
         changes: dict[str, object] = {
@@ -233,15 +236,16 @@ def _widened(stored: StoredExperiment, wider: Space) -> object:
 def _raised(stored: StoredExperiment, budget: wire.BudgetPatch) -> dict[str, object]:
     changes: dict[str, object] = {}
     for field in ("max_trials", "max_epochs", "max_total_epochs", "max_seconds"):
-        value, now = getattr(budget, field), getattr(stored, field)
-        if value is None:
+        if field not in budget.model_fields_set:
             continue
-        if now is None or value < now:
+        value, now = getattr(budget, field), getattr(stored, field)
+        # Null is no limit, which the wire model allows where there may be none.
+        if value is not None and (now is None or value < now):
             message = f"{field} can only be raised: it is {'unlimited' if now is None else now}, not above {value}"
             raise InvalidExperiment(message, errors=[FieldError(("body", "budget", field), message)])
         changes[field] = value
-    if budget.target is not None:
-        if stored.target is None or stored.goal.better(stored.target, budget.target):
+    if "target" in budget.model_fields_set:
+        if budget.target is not None and (stored.target is None or stored.goal.better(stored.target, budget.target)):
             held = "there is none" if stored.target is None else f"it is {stored.target:g}"
             message = f"target can only be made harder: {held}, not {budget.target:g}"
             raise InvalidExperiment(message, errors=[FieldError(("body", "budget", "target"), message)])

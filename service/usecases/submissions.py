@@ -23,6 +23,8 @@ from service.db import experiments as experiment_rows
 from service.db.session import Transaction
 from service.usecases import datasets, networks
 
+_GOALS_DOWN = ("loss", "error", "mse", "mae", "rmse", "perplexity", "bits")
+_BETTER = {Goal.MAXIMIZE: "higher", Goal.MINIMIZE: "lower"}
 _GOALS_UP = ("accuracy", "auc", "f1", "r2", "precision", "recall", "score", "reward", "return")
 
 
@@ -119,7 +121,11 @@ def _managed(tx: Transaction, project: str, request: ExperimentRequest) -> _Part
     name = request.metric.name if request.metric else names[0]
     if name not in names:
         _refuse("metric", f"network {network.name!r} reports {', '.join(names)} here, not {name!r}")
-    goal = request.metric.goal if request.metric else usual_goal(name)
+    goal = usual_goal(name)
+    if request.metric is not None and request.metric.goal is not goal and _is_known(name):
+        message = f"{name} is better when it is {_BETTER[goal]}: its goal is {goal}, not {request.metric.goal}"
+        raise InvalidExperiment(message, errors=[FieldError(("body", "metric", "goal"), message)])
+    goal = request.metric.goal if request.metric else goal
     fixed = _with_peak(network, space, request.fixed)
     settled = _settled(space, fixed, chosen=request.space is not None)
     return _Parts(settled, fixed, name, goal, dataset, network.name)
@@ -128,6 +134,11 @@ def _managed(tx: Transaction, project: str, request: ExperimentRequest) -> _Part
 def usual_goal(metric: str) -> Goal:
     """Which way is better, as the metric's name says."""
     return Goal.MAXIMIZE if any(word in metric for word in _GOALS_UP) else Goal.MINIMIZE
+
+
+def _is_known(metric: str) -> bool:
+    """Whether the metric's name says which way is better."""
+    return any(word in metric for word in (*_GOALS_UP, *_GOALS_DOWN))
 
 
 def _dataset(tx: Transaction, project: str, name: str) -> wire_datasets.Dataset:

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from foretune.errors import ForetuneError, InvalidSpace
 from foretune.parameters import Bool, Categorical, Float, Int, Parameter, Schedule
 from foretune.schedules import SEARCH_BOUNDS, ScheduleShape
+from foretune.spaces import Space
 
 EVEN = [(number + 0.5) / 6000 for number in range(6000)]
 
@@ -62,7 +64,7 @@ class TestFloat:
         ],
     )
     def test_a_range_that_cannot_be_searched_is_refused(self, fields: dict[str, float], words: str) -> None:
-        with pytest.raises(ValidationError, match=words):
+        with pytest.raises(InvalidSpace, match=words):
             Float("x", **fields)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("value", [True, "0.5", None, 1.5, -0.1, math.nan, math.inf, [0.5]])
@@ -89,7 +91,7 @@ class TestInt:
         parameter = Int("n", -(2**53), 2**53)
         assert parameter.from_unit([0.0]) == -(2**53)
         assert parameter.from_unit([1.0]) == 2**53
-        with pytest.raises(ValidationError, match=r"within ±2\^53"):
+        with pytest.raises(InvalidSpace, match=r"within ±2\^53"):
             Int("n", 0, 2**53 + 1)
 
     @pytest.mark.parametrize("value", [True, 1.5, "1", None, 11, 0])
@@ -112,12 +114,12 @@ class TestCategorical:
 
     @pytest.mark.parametrize("choices", [["a", "a"], [1, 1], [1, 1.0], [True, True]])
     def test_a_choice_cannot_stand_twice(self, choices: list[object]) -> None:
-        with pytest.raises(ValidationError, match="must differ"):
+        with pytest.raises(InvalidSpace, match="must differ"):
             Categorical("c", choices)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("choice", [math.nan, math.inf, 10**30, -(10**30), "a\x00b", "\ud800"])
     def test_what_json_or_postgres_cannot_keep_is_no_choice(self, choice: object) -> None:
-        with pytest.raises(ValidationError):
+        with pytest.raises(InvalidSpace):
             Categorical("c", ["a", choice])  # type: ignore[list-item]
 
 
@@ -161,3 +163,26 @@ class TestNames:
     def test_letters_of_any_script_are_kept(self) -> None:
         parameter = self.ADAPTER.validate_python({"name": "скорость обучения 🚀", "type": "bool"})
         assert parameter.name == "скорость обучения 🚀"
+
+
+class TestErrors:
+    """What is made by hand fails as everything of the package does, and as values do in Python."""
+
+    def test_parameters_and_spaces(self) -> None:
+        for wrong in (lambda: Float("x", 1, 0), lambda: Float("\x00", 0, 1), lambda: Categorical("c", []), Space.of):
+            with pytest.raises(ValueError) as caught:
+                wrong()
+            assert isinstance(caught.value, ForetuneError)
+
+    def test_the_message_is_precise(self) -> None:
+        with pytest.raises(InvalidSpace) as caught:
+            Float("x", 1, 0)
+        assert caught.value.message == "Float: low must be less than high: 1.0 is not less than 0.0"
+        with pytest.raises(InvalidSpace, match=r"Int: high: .*valid integer") as caught:
+            Int("n", 1, "many")  # type: ignore[arg-type]
+        assert caught.value.errors[0].loc == ("high",)
+
+    def test_parsing_leaves_them_to_pydantic(self) -> None:
+        adapter: TypeAdapter[Parameter] = TypeAdapter(Parameter)
+        with pytest.raises(ValidationError, match="low must be less than high"):
+            adapter.validate_python({"name": "x", "type": "float", "low": 1, "high": 0})

@@ -36,6 +36,22 @@ class TestRequests:
             model.model_validate({"surprise": 1})
         assert any(fault["loc"] == ("surprise",) for fault in caught.value.errors())
 
+    @pytest.mark.parametrize("name", ["a\x1b[31m", "two\nlines", "\u202eevil", "\u2066a", " ", "\t", " a", "\u200b"])
+    def test_names_that_steer_a_terminal_or_show_nothing_are_refused(self, name: str) -> None:
+        for model, body in (
+            (ExperimentRequest, {"mode": "managed", "name": name}),
+            (ExperimentRequest, {"mode": "managed", "labels": {name: "x"}}),
+            (ExperimentRequest, {"mode": "managed", "labels": {"x": name}}),
+            (ExperimentPatch, {"name": name}),
+            (KeyRequest, {"name": name}),
+        ):
+            with pytest.raises(ValidationError, match="must be printable, without spaces at its ends"):
+                model.model_validate(body)
+
+    def test_names_of_all_languages_are_taken(self) -> None:
+        assert KeyRequest(name="Größe 大きさ 🚀 a/b").name == "Größe 大きさ 🚀 a/b"
+        assert ExperimentPatch(labels={"team": ""}).labels == {"team": ""}
+
     @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
     def test_numbers_that_are_none_are_refused(self, number: str) -> None:
         body = json.loads(f'{{"epoch": 1, "value": {number}}}')

@@ -103,6 +103,14 @@ def test_submit_and_watch_ends_with_the_recommendation(service, run, job) -> Non
     assert "learning rate ▅██▅▁  peak 0.1, warm-up 10%, plateau 30%, decay^1 to 0%" in result.stdout
 
 
+def test_submit_and_watch_as_json_gives_one_document_a_line(service, run, job) -> None:
+    result = run("submit", job, "--watch", "--json")
+    assert result.exit_code == 0
+    submitted, *events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert submitted["id"] == "exp_0000000000000000000001"
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+
+
 def test_watch_as_json_gives_every_event_as_a_line(service, run) -> None:
     service.add()
     result = run("watch", "last", "--json")
@@ -296,11 +304,26 @@ def test_export_to_a_file_and_to_a_pipe(service, run, tmp_path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["trials.jsonl"]
 
 
+def test_what_steers_a_terminal_is_not_printed(service, run) -> None:
+    # given names and reasons that an older service took
+    evil = "job\x1b[2J\u202e\x9b1\nx"
+    service.add(name=evil, state="FAILED", reason=evil, labels={evil: evil})
+    for command in (("list",), ("status", "last"), ("watch", "last")):
+        printed = run(*command).stdout
+        assert not set("\x1b\u202e\x9b").intersection(printed), command
+    assert "job[2J1 x" in run("list").stdout
+    # then JSON keeps them, as escapes
+    printed = run("status", "last", "--json").stdout
+    assert not set("\x1b\u202e\x9b").intersection(printed)
+    assert json.loads(printed)["name"] == evil
+
+
 def test_doctor_finds_what_is_wrong(service, run) -> None:
     # given all is well
     good = run("doctor", "--no-local")
     assert good.exit_code == 0, good.stdout
     assert "valid, from FORETUNE_API_KEY" in good.stdout
+    assert f"{service.url} answers (the address is from FORETUNE_URL)" in good.stdout
     # given no worker and another key
     service.parts["workers"] = "none was seen in the last 10 s"
     service.key = "another"
@@ -308,6 +331,18 @@ def test_doctor_finds_what_is_wrong(service, run) -> None:
     assert bad.exit_code == 1
     wrong = {check["name"]: check["detail"] for check in json.loads(bad.stdout) if not check["ok"]}
     assert wrong == {"key": "refused (401), from FORETUNE_API_KEY", "workers": "none was seen in the last 10 s"}
+
+
+def test_doctor_looks_at_the_servers_that_are_set(service, run, monkeypatch) -> None:
+    # given a service elsewhere, and a database that nobody runs
+    monkeypatch.setattr("foretune.client.settings.is_loopback", lambda url: False)
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg://me:hush@127.0.0.1:9/none")
+    for name in ("REDIS_URL", "ARTIFACTS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    result = run("doctor", "--json")
+    assert result.exit_code == 1
+    assert [check["name"] for check in json.loads(result.stdout) if not check["ok"]] == ["DATABASE_URL"]
+    assert "hush" not in result.stdout
 
 
 def test_a_wrong_key_is_exit_code_five(service, run) -> None:

@@ -167,3 +167,12 @@ def test_a_budget_can_be_raised_with_what_is_given_only(service, client) -> None
     with pytest.raises(Exception, match="it is COMPLETED"):
         client.experiments.patch("exp_1", budget={"max_trials": 128})
     assert service.received[0].json == {"budget": {"max_trials": 128}}
+
+
+def test_none_lifts_a_limit(service, client) -> None:
+    service.on("PATCH", "/v1/experiments/exp_1", service.problem(409, "finished", "it is COMPLETED"))
+    with pytest.raises(Exception, match="it is COMPLETED"):
+        client.experiments.patch("exp_1", budget={"max_total_epochs": None, "target": None})
+    assert service.received[0].json == {"budget": {"max_total_epochs": None, "target": None}}
+    with pytest.raises(InvalidRequest, match="max_trials: must be a number"):
+        client.experiments.patch("exp_1", budget={"max_trials": None})

@@ -52,6 +52,13 @@ class TestReading:
         files = kept(tmp_path)
         again = upload(api, filename="other.csv", target="kind", name="second")
         assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+        assert again.json()["warnings"] == [
+            *first.json()["warnings"],
+            "this file was uploaded before, as 'toy': it is stored under that name, and not as 'second'",
+        ]
+        # given the name that it has, there is nothing to warn of; nor is a reader warned
+        assert upload(api, target="kind").json() == first.json()
+        assert api.http.get("/v1/datasets/toy").json() == first.json()
         assert kept(tmp_path) == files
         other = upload(api, target="y", name="other")
         assert other.status_code == 201

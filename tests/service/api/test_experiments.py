@@ -74,6 +74,25 @@ def test_a_budget_is_raised_and_never_lowered(api: Api) -> None:
     assert problem["errors"][0]["loc"] == ["body", "budget", "max_trials"]  # type: ignore[index]
 
 
+def test_null_lifts_the_limits_of_a_budget_that_may_be_lifted(api: Api) -> None:
+    limits: JsonObject = {"max_total_epochs": 9, "max_seconds": 60.0, "target": 0.5}
+    path = f"/v1/experiments/{api.submit(budget={'max_trials': 4, 'max_epochs': 3, **limits})}"
+    for field in limits:
+        answer = api.http.patch(path, json={"budget": {field: None}})
+        assert (answer.status_code, answer.json()["budget"][field]) == (200, None), answer.text
+    assert api.http.get(path).json()["budget"] == {"max_trials": 4, "max_epochs": 3, **dict.fromkeys(limits)}
+    for field in ("max_trials", "max_epochs"):
+        problem = problem_of(api.http.patch(path, json={"budget": {field: None}}))
+        assert problem["errors"] == [
+            {
+                "loc": ["body", "budget", field],
+                "msg": "must be a number: this limit can be raised, not lifted; leave it out to keep it",
+            }
+        ]
+    # then what was lifted cannot come back
+    assert problem_of(api.http.patch(path, json={"budget": {"max_seconds": 99}}))["status"] == 422
+
+
 def test_only_a_finished_experiment_is_deleted(api: Api) -> None:
     path = f"/v1/experiments/{api.submit()}"
     assert problem_of(api.http.delete(path))["code"] == "experiment_not_finished"

@@ -44,6 +44,18 @@ class TestManaged:
         made = world.submit_managed(metric={"name": "val_accuracy", "goal": "maximize"})
         assert made.metric.goal is Goal.MAXIMIZE
 
+    @pytest.mark.parametrize(
+        ("metric", "words"),
+        [
+            ({"name": "val_loss", "goal": "maximize"}, "val_loss is better when it is lower: its goal is minimize"),
+            ({"name": "val_accuracy", "goal": "minimize"}, "val_accuracy is better when it is higher: its goal is max"),
+        ],
+    )
+    def test_a_goal_that_makes_networks_worse_is_refused(self, world: World, metric: JsonObject, words: str) -> None:
+        with pytest.raises(InvalidExperiment, match=words) as caught:
+            world.submit_managed(metric=metric)
+        assert [fault.loc for fault in caught.value.errors] == [("body", "metric", "goal")]
+
     def test_a_schedule_without_a_learning_rate_gets_the_networks(self, world: World) -> None:
         """Given a peak that is neither searched nor fixed, it is the network's default, and the experiment says so."""
         made = world.submit_managed(space=[{"name": "lr_schedule", "type": "schedule"}])

@@ -21,7 +21,7 @@ from foretune.json_types import JsonValue
 from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
 from foretune.texts import storable
 
-_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 _MAX_INTEGER = 2**53
 """Beyond it a JSON number is no longer exact."""
 
@@ -68,12 +68,19 @@ class Float:
     """A real number in [low, high]; `log` searches its logarithm, `step` its multiples above `low`."""
 
     name: Name
+    """Unique in its space."""
     low: float
+    """The least value."""
     high: float
+    """The greatest value."""
     log: bool = False
+    """Search by orders of magnitude."""
     step: float | None = None
+    """Only multiples of it above `low`; any value, when absent."""
     role: Role = None
+    """Ties it to the same hyperparameter of other spaces; guessed from well-known names."""
     when: When = None
+    """Under which values of earlier parameters it is active; always, when absent."""
     type: Literal["float"] = "float"
 
     def __post_init__(self) -> None:
@@ -118,12 +125,19 @@ class Int:
     """An integer in [low, high], both included."""
 
     name: Name
+    """Unique in its space."""
     low: int
+    """The least value."""
     high: int
+    """The greatest value."""
     log: bool = False
+    """Search by orders of magnitude."""
     step: int | None = None
+    """Only multiples of it above `low`; any value, when absent."""
     role: Role = None
+    """Ties it to the same hyperparameter of other spaces; guessed from well-known names."""
     when: When = None
+    """Under which values of earlier parameters it is active; always, when absent."""
     type: Literal["int"] = "int"
 
     def __post_init__(self) -> None:
@@ -165,10 +179,15 @@ class Categorical:
     """One of `choices`; `ordered` says that neighbours are alike."""
 
     name: Name
+    """Unique in its space."""
     choices: Annotated[list[Scalar], Field(min_length=1, max_length=1000)]
+    """The values that it may have, each once."""
     ordered: bool = False
+    """Whether neighbours are alike."""
     role: Role = None
+    """Ties it to the same hyperparameter of other spaces; guessed from well-known names."""
     when: When = None
+    """Under which values of earlier parameters it is active; always, when absent."""
     type: Literal["categorical"] = "categorical"
 
     def __post_init__(self) -> None:
@@ -217,8 +236,11 @@ class Bool:
     """True or false."""
 
     name: Name
+    """Unique in its space."""
     role: Role = None
+    """Ties it to the same hyperparameter of other spaces; guessed from well-known names."""
     when: When = None
+    """Under which values of earlier parameters it is active; always, when absent."""
     type: Literal["bool"] = "bool"
 
     @property
@@ -241,8 +263,11 @@ class Schedule:
     """The shape of the learning-rate schedule; its peak is the parameter with the role `learning_rate`."""
 
     name: Name = "lr_schedule"
+    """Unique in its space."""
     role: Role = "lr_schedule"
+    """What it is."""
     when: When = None
+    """Under which values of earlier parameters it is active; always, when absent."""
     type: Literal["schedule"] = "schedule"
 
     @property

@@ -31,23 +31,35 @@ class Page(Answer, Generic[Item]):
     """One page of a list; `next` is the cursor of the following page, or null on the last one."""
 
     items: list[Item]
+    """At most `limit`."""
     next: str | None = None
+    """The `cursor` of the next page; null on the last one."""
 
 
 class FieldFault(Answer):
+    """One wrong field."""
+
     loc: list[str | int]
+    """The path to the field."""
     msg: str
+    """What is wrong, and what would be right."""
 
 
 class Problem(Answer):
     """An error, RFC 9457."""
 
     type: str
+    """A name of this kind of error."""
     title: str
+    """The kind of error, in words."""
     status: int
+    """The HTTP status."""
     detail: str
+    """What happened here."""
     code: str
+    """A stable name to tell errors apart by."""
     errors: list[FieldFault] | None = None
+    """What is wrong where; with status 422."""
 
 
 Text = Annotated[str, AfterValidator(storable)]

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from foretune.json_types import JsonObject, JsonValue
 from foretune.parameters import Parameter
+from foretune.wire import examples
 from foretune.wire.base import Answer, Name, Request, Timestamp
 
 
@@ -27,21 +28,36 @@ class DatasetState(StrEnum):
 
 
 class Dataset(Answer):
+    """A data set that can be trained on."""
+
+    model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.DATASET]}}
+
     id: str
+    """`dst_…`"""
     name: str
+    """Unique in the project."""
     task: Task
+    """What can be learned from it."""
     modality: str
     """`tabular`, `image`, `sequence` or `text`."""
     views: list[str]
     """The modalities that networks may read it as: an image is also a table of its pixels."""
     rows: int
+    """How many examples it has."""
     features: int
+    """How many numbers describe an example."""
     classes: int | None = None
+    """Of a classification."""
     target: str | None = None
+    """The column that is predicted."""
     sha256: str
+    """Of the file, in hexadecimal digits."""
     size_bytes: int
+    """Of the file."""
     builtin: bool
+    """Whether it came with the service; then it cannot be deleted."""
     created_at: Timestamp
+    """When it was uploaded."""
     meta_features: dict[str, float | str] = Field(default_factory=dict)
     """Numbers that describe the data to the meta-learner; `sample` holds a few rows as its encoder reads them."""
     warnings: list[str] = Field(default_factory=list)
@@ -52,8 +68,11 @@ class ComparedFeature(Answer):
     """One feature that two tasks have in common."""
 
     feature: str
+    """Its name."""
     here: float | str
+    """Its value for the data set that was asked for."""
     there: float | str
+    """Its value for the prior task."""
     difference: float
     """On the scale on which tasks are compared: orders of magnitude for counts, 1 for different words."""
 
@@ -64,9 +83,11 @@ class Neighbour(Answer):
     experiment: str
     """The reference of its history."""
     name: str
+    """Its name."""
     dataset: str | None = None
     """The id of its data set, where it is one of the service's."""
     network: str | None = None
+    """What was tuned there, where it is one of the service's."""
     similarity: float
     """From 0 to 1, as the space in use has it; 1 for the same data."""
     distance: float | None = None
@@ -78,7 +99,9 @@ class Neighbour(Answer):
     unlike: list[ComparedFeature]
     """Those that differ most; none that are the same."""
     metric: str
+    """What was optimised there."""
     best: float | None = None
+    """The best value that was reached there."""
     hyperparameters: dict[str, JsonValue]
     """What reached the best value."""
 
@@ -115,6 +138,7 @@ class Neighbours(Answer):
     }
 
     dataset: str
+    """Id of the data set that was asked for."""
     space: Literal["features", "learned"]
     """What the similarity rests on: `features`, what describes the data, or `learned`, a space of tasks that the model
     in use has learned.
@@ -126,20 +150,33 @@ class Neighbours(Answer):
 
 
 class DatasetFault(Answer):
+    """Why a file could not be read."""
+
     code: str
+    """The stable code of the error."""
     message: str
+    """What is wrong with the file."""
 
 
 class PendingDataset(Answer):
     """A data set that cannot be used: its file is still being read, or could not be."""
 
+    model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.PENDING_DATASET]}}
+
     id: str
+    """`dst_…`"""
     name: str
+    """Its name, which is free again when it failed."""
     state: DatasetState
+    """`PARSING`: ask again in a moment. `FAILED`: see `error`."""
     error: DatasetFault | None = None
+    """Why it failed."""
     sha256: str
+    """Of the file, in hexadecimal digits."""
     size_bytes: int
+    """Of the file."""
     created_at: Timestamp
+    """When it was uploaded."""
 
 
 class DatasetUpload(Request):
@@ -154,9 +191,16 @@ class DatasetUpload(Request):
 
 
 class Network(Answer):
+    """What can be trained."""
+
+    model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.NETWORK]}}
+
     name: str
+    """As an experiment names it."""
     description: str
+    """What it is, in a line."""
     tasks: list[Task]
+    """What it can learn."""
     views: list[str]
     """The modalities that it reads, the preferred one first."""
     space: list[Parameter]

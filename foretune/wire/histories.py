@@ -8,6 +8,7 @@ from pydantic import Field
 
 from foretune.json_types import JsonObject
 from foretune.states import TrialState
+from foretune.wire import examples
 from foretune.wire.base import Answer, Name, Request, SafeJson, Timestamp
 from foretune.wire.experiments import Features, Fixed, Metric, Space
 
@@ -32,7 +33,9 @@ class HistoryTrial(Request):
     curve: Annotated[list[float | None], Field(max_length=1_000_000)] = Field(default_factory=list)
     """The metric by epoch, from the first; null where it was no number."""
     seconds: Annotated[list[float | None], Field(max_length=1_000_000)] | None = None
+    """How long each epoch took."""
     value: float | None = None
+    """The final value; the best of it and of the curve counts."""
     state: TrialState = TrialState.COMPLETED
     """`FAILED` and `CANCELED` say nothing about the hyperparameters and are passed over."""
 
@@ -43,12 +46,17 @@ class HistoryLine(Request):
     model_config = Request.model_config | {"json_schema_extra": {"examples": [EXAMPLE]}}
 
     name: Name
+    """What it is called where it comes from."""
     space: Space
+    """What was searched."""
     metric: Name | Metric
     """A name, which tells whether less is better, or name and goal."""
     max_epochs: Annotated[int, Field(ge=1, le=1_000_000)]
+    """How long a trial could train."""
     features: Features = Field(default_factory=dict)
+    """Numbers and words that describe the task."""
     trials: Annotated[list[HistoryTrial], Field(min_length=1, max_length=100_000)]
+    """What was tried."""
     network: Name | None = None
     """The base network, where it is one of the service's."""
     dataset: Name | None = None
@@ -76,6 +84,7 @@ class FittedVersion(Answer):
     """A model of the project's histories."""
 
     version: int
+    """From 1."""
     state: Literal["FITTING", "CHAMPION", "RETIRED", "REFUSED"]
     """`CHAMPION` is in use; `RETIRED` was, and can be again; `REFUSED` lost its replay or was rolled back."""
     parent: int | None
@@ -83,6 +92,7 @@ class FittedVersion(Answer):
     experiments: int
     """Histories that it was fitted on."""
     trials: int
+    """Their trials."""
     fitted: int
     """Histories of which the fit is done."""
     scores: dict[str, float]
@@ -95,8 +105,11 @@ class FittedVersion(Answer):
     reason: str | None
     """Why it was refused."""
     created_at: Timestamp
+    """When its fit began."""
     finished_at: Timestamp | None
+    """When it was judged."""
     promoted_at: Timestamp | None
+    """When it was last put to use."""
 
 
 class RollBack(Request):
@@ -105,10 +118,13 @@ class RollBack(Request):
     model_config = Request.model_config | {"json_schema_extra": {"examples": [{"version": 1}]}}
 
     version: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    """One that was in use before."""
 
 
 class MetaLearner(Answer):
     """What proposals and recommendations rest on."""
+
+    model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.METALEARNER]}}
 
     version: int
     """The model in use; 0: none has been fitted yet."""
@@ -125,6 +141,7 @@ class MetaLearner(Answer):
     imported: int
     """How many of them were imported."""
     trials: int
+    """Their trials."""
     updated_at: Timestamp | None = None
     """When the newest history was written."""
     waiting: bool
@@ -135,12 +152,17 @@ class PriorHistory(Answer):
     """A history that counts for an experiment."""
 
     experiment: str
+    """Its reference."""
     name: str
+    """Its name."""
     similarity: float
     """From 0 to 1."""
     trials: int
+    """How many it has."""
     best: float
+    """The best value that was reached there."""
     metric: str
+    """What was optimised there."""
 
 
 class PriorGate(Answer):
@@ -153,12 +175,16 @@ class PriorGate(Answer):
     results: int
     """So many results of the experiment have judged them."""
     says: str
+    """The same in words."""
 
 
 class Priors(Answer):
     """What an experiment learns from."""
 
+    model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.PRIORS]}}
+
     experiment: str
+    """Its id."""
     considered: int
     """Histories that the project had when the experiment was submitted."""
     space: Literal["features", "learned"] = "features"

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from foretune.errors import FieldError, ForetuneError, InvalidDataset, InvalidRequest
 from foretune.ids import new_id
+from foretune.wire import examples
 from foretune.wire.base import Page
 from foretune.wire.datasets import Dataset, DatasetState, DatasetUpload, Neighbours, PendingDataset
 from service.api.call import Call, IdempotencyKey, ThisCall, encode, json_answer
@@ -56,9 +57,14 @@ _FORM = {
                         "description": "Unique in the project.",
                     },
                     "target": {"type": "string", "description": "The column to predict; the last one when absent."},
-                    "task": {"type": "string", "enum": ["classification", "regression", "language-modelling"]},
+                    "task": {
+                        "type": "string",
+                        "enum": ["classification", "regression", "language-modelling"],
+                        "description": "What to learn; guessed when absent.",
+                    },
                 },
             },
+            "example": examples.UPLOAD,
             "encoding": {FILE_FIELD: {"contentType": "application/octet-stream"}},
         }
     },

@@ -17,6 +17,13 @@ from service.usecases.exports import MEDIA_TYPES, ExportFormat
 
 router = APIRouter(prefix="/v1/experiments", tags=["experiments"], route_class=StrictRoute)
 
+_SHOWN = {
+    ExportFormat.CSV: "number,state,value,hyperparameters.width\r\n12,COMPLETED,0.983,256\r\n",
+    ExportFormat.JSONL: '{"number": 12, "state": "COMPLETED", "value": 0.983, "measurements": []}\n',
+    ExportFormat.PARQUET: "(bytes of a Parquet file)",
+}
+"""Shortened: a trial has more columns."""
+
 Format = Annotated[ExportFormat, Query(alias="format", description="How the file is written.")]
 
 
@@ -28,8 +35,8 @@ Format = Annotated[ExportFormat, Query(alias="format", description="How the file
             "description": "csv: one row a trial. parquet: one row a trial, with its curve. jsonl: one trial a line, "
             "with its measurements.",
             "content": {
-                kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}}
-                for kind in MEDIA_TYPES.values()
+                kind.partition(";")[0]: {"schema": {"type": "string", "format": "binary"}, "example": _SHOWN[chosen]}
+                for chosen, kind in MEDIA_TYPES.items()
             },
         },
         **problems(404),

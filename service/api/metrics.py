@@ -30,7 +30,12 @@ STREAMS = Gauge("foretune_streams", "Event streams that are open.")
 @router.get(
     "/metrics",
     response_class=PlainTextResponse,
-    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+    responses={
+        200: {
+            "description": "Prometheus' text format.",
+            "content": {"text/plain": {"example": "foretune_database_up 1.0\n"}},
+        }
+    },
 )
 async def read_metrics(request: Request) -> Response:
     """Numbers for Prometheus."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
-from foretune.wire.base import Problem
+from foretune.wire.base import Answer, Problem
 from service.api.documented import problems
 
 DESCRIPTION = """Hyperparameters from every job you ever ran.
@@ -36,18 +38,30 @@ def document(app: FastAPI) -> _Json:
             title=app.title, version=app.version, description=app.description, routes=app.routes, tags=TAGS
         )
         components = cast("dict[str, _Json]", made.setdefault("components", {}))
-        schemas = components.setdefault("schemas", {})
+        schemas = cast("dict[str, _Json]", components.setdefault("schemas", {}))
         schemas["Problem"] = _problem_schema()
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         for schema in schemas.values():
-            _require_tag(cast("_Json", schema))
+            _require_tag(schema)
+        for model in _models(Answer):
+            extra = model.model_config.get("json_schema_extra")
+            if model.__name__ in schemas and isinstance(extra, dict):
+                # FastAPI leaves out what is null, also in examples.
+                schemas[model.__name__].update(extra)
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "A key: `ft_…`"}}
         for path, item in cast("dict[str, dict[str, _Json]]", made["paths"]).items():
             for operation in item.values():
                 _complete(path, operation)
+                _exemplify(operation, schemas)
         app.openapi_schema = made
     return cast("_Json", app.openapi_schema)
+
+
+def _models(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from _models(child)
 
 
 def _require_tag(schema: _Json) -> None:
@@ -80,6 +94,25 @@ def _complete(path: str, operation: _Json) -> None:
     if "401" in answers:
         cast("_Json", answers["401"])["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     operation["responses"] = dict(sorted(answers.items()))
+
+
+def _exemplify(operation: _Json, schemas: dict[str, _Json]) -> None:
+    """Shows what each success looks like: the example of its model, or a page of one."""
+    for status, answer in cast("dict[str, _Json]", operation["responses"]).items():
+        content = cast("dict[str, _Json]", answer.get("content", {}))
+        if status < "300" and "application/json" in content:
+            shown = content["application/json"]
+            shown["example"] = _example_of(cast("_Json", shown["schema"]), schemas)
+
+
+def _example_of(schema: _Json, schemas: dict[str, _Json]) -> object:
+    if "anyOf" in schema:
+        return _example_of(cast("list[_Json]", schema["anyOf"])[0], schemas)
+    model = schemas[str(schema["$ref"]).rpartition("/")[2]]
+    if "examples" in model:
+        return cast("list[object]", model["examples"])[0]
+    items = cast("dict[str, _Json]", model["properties"])["items"]
+    return {"items": [_example_of(cast("_Json", items["items"]), schemas)], "next": None}
 
 
 def _never_null(parameter: _Json) -> None:

@@ -78,7 +78,12 @@ async def list_measurements(
     responses={
         200: {
             "description": "safetensors; its metadata holds the configuration.",
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {
+                "application/octet-stream": {
+                    "schema": {"type": "string", "format": "binary"},
+                    "example": "(bytes of a safetensors file)",
+                }
+            },
         },
         **problems(404),
     },

@@ -26,6 +26,17 @@ def every(parent: type[BaseModel]) -> list[type[BaseModel]]:
     return [found for child in parent.__subclasses__() for found in (child, *every(child))]
 
 
+@pytest.mark.parametrize("model", [*every(Request), *every(Answer)], ids=lambda model: model.__name__)
+def test_every_example_is_what_its_model_reads_and_says(model: type[BaseModel]) -> None:
+    extra = model.model_config.get("json_schema_extra") or {}
+    assert isinstance(extra, dict)
+    for example in extra.get("examples", []):  # type: ignore[union-attr]
+        read = model.model_validate(example, extra="forbid")
+        assert model.model_validate(read.model_dump(mode="json", exclude_unset=True)) == read
+        if issubclass(model, Answer):
+            assert set(example) == set(model.model_fields)  # type: ignore[arg-type]
+
+
 class TestRequests:
     def test_uploads_are_requests_too(self) -> None:
         assert datasets.DatasetUpload in every(Request)

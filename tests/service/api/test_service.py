@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import subprocess
@@ -153,6 +154,33 @@ class TestDocument:
                         assert examples, path
                         for example in examples:
                             jsonschema.validate(example, {**schema, "components": document["components"]})
+
+    def test_every_success_has_an_example_and_every_example_is_valid(self, document: dict[str, object]) -> None:
+        def valid(example: object, schema: dict[str, object]) -> None:
+            jsonschema.validate(example, {**schema, "components": document["components"]})
+
+        for path, item in document["paths"].items():  # type: ignore[attr-defined]
+            for operation in item.values():
+                bodies = dict(operation.get("requestBody", {}).get("content", {}))
+                for status, answer in operation["responses"].items():
+                    if status < "300":
+                        assert answer.get("content") or status == "204", (path, status)
+                        bodies |= {(status, kind): one for kind, one in answer.get("content", {}).items()}
+                for kind, body in bodies.items():
+                    if kind == "application/json":
+                        continue
+                    assert "example" in body, (path, kind)
+                    if isinstance(kind, str) or kind[1] == "application/json":
+                        shown = body["example"]
+                        valid(json.dumps(shown) if kind == "application/x-ndjson" else shown, body["schema"])
+        for name, schema in document["components"]["schemas"].items():  # type: ignore[index]
+            for example in schema.get("examples", []):
+                valid(example, {"$ref": f"#/components/schemas/{name}"})
+
+    def test_every_field_is_explained(self, document: dict[str, object]) -> None:
+        for name, schema in document["components"]["schemas"].items():  # type: ignore[index]
+            for field, said in schema.get("properties", {}).items():
+                assert said.get("description") or "const" in said, f"{name}.{field}"
 
     def test_a_parameter_without_its_type_is_invalid_by_the_document_too(self, document: dict[str, object]) -> None:
         schema = {"$ref": "#/components/schemas/ExperimentRequest", "components": document["components"]}

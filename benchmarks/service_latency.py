@@ -16,7 +16,7 @@ from benchmarks.service_peer import STUDY, OptunaService, distributions
 from benchmarks.service_task import final_loss
 from foretune.client import Client
 from foretune.events import EventType
-from metalearner import Effort
+from metalearner import Effort, warming
 from service.db.session import Database
 from service.embedded.stack import StackOptions, start
 from service.garbage import exempt_what_is_there
@@ -28,7 +28,9 @@ _PAUSE_S = 0.01
 
 def join_of_desk(database_url: str, service: ForetuneService) -> float:
     """Seconds until a desk that has never heard of the experiment has its first proposal."""
-    exempt_what_is_there()  # as a desk does when it is warm
+    # As a desk does when it starts.
+    warming.warm_up()
+    exempt_what_is_there()
     started = time.perf_counter()
     database = Database(database_url, pool_size=1)
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from foretune.errors import FieldError, ForetuneError, InvalidSpace
@@ -30,6 +30,17 @@ Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(storab
 Role = Name | None
 When = Annotated[dict[str, list[Scalar]], Field(max_length=8)] | None
 Kind = TypeVar("Kind")
+
+
+def _no_bool(value: object) -> object:
+    """To Python true is 1; whoever writes it means something else."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, not {str(value).lower()}")
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_no_bool)]
+Whole = Annotated[int, BeforeValidator(_no_bool)]
 
 
 def _told_as_ours(kind: type[Kind]) -> type[Kind]:
@@ -69,13 +80,13 @@ class Float:
 
     name: Name
     """Unique in its space."""
-    low: float
+    low: Real
     """The least value."""
-    high: float
+    high: Real
     """The greatest value."""
     log: bool = False
     """Search by orders of magnitude."""
-    step: float | None = None
+    step: Real | None = None
     """Only multiples of it above `low`; any value, when absent."""
     role: Role = None
     """Ties it to the same hyperparameter of other spaces; guessed from well-known names."""
@@ -126,13 +137,13 @@ class Int:
 
     name: Name
     """Unique in its space."""
-    low: int
+    low: Whole
     """The least value."""
-    high: int
+    high: Whole
     """The greatest value."""
     log: bool = False
     """Search by orders of magnitude."""
-    step: int | None = None
+    step: Whole | None = None
     """Only multiples of it above `low`; any value, when absent."""
     role: Role = None
     """Ties it to the same hyperparameter of other spaces; guessed from well-known names."""

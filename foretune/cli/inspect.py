@@ -74,7 +74,10 @@ def list_experiments(
     """
     chosen = one_of(ExperimentState, state, "--state")
     with connect(context) as client:
-        infos = [one.info for one in client.experiments.list(state=chosen, label=label, limit=limit)]
+        asked = None if limit is None else limit + 1
+        infos = [one.info for one in client.experiments.list(state=chosen, label=label, limit=asked)]
+    more = limit is not None and len(infos) > limit
+    infos = infos[:limit]
     if as_json:
         print_json(infos)
         return
@@ -95,6 +98,8 @@ def list_experiments(
         ),
         empty="no experiments; submit one with `foretune submit FILE.yaml`",
     )
+    if more:
+        note(f"the newest {limit}; there are more: --limit shows them")
 
 
 @guarded

@@ -225,6 +225,8 @@ def _place(node: yaml.Node) -> Place:
 def _show(source: str, text: str, place: Place, message: str) -> str:
     """`job.yaml:7:5: message`, with the line and a mark below what is meant."""
     lines = text.splitlines()
+    if not lines:
+        return f"{source}: {message}"
     head = f"{source}:{place.line + 1}:{place.column + 1}: {message}"
     if place.line >= len(lines):
         return head

@@ -16,7 +16,7 @@ from foretune.cli.submission import Submission
 from foretune.cli.terminal import console, note, print_json, print_json_line
 from foretune.cli.watch import watch as follow
 from foretune.client import Client, Experiment
-from foretune.errors import InvalidExperiment, InvalidRequest
+from foretune.errors import FieldError, InvalidExperiment, InvalidRequest
 from foretune.json_types import JsonObject, JsonValue
 from foretune.states import ExperimentState
 from foretune.wire import experiments as wire
@@ -155,7 +155,7 @@ def _upload_wanted(job: Submission, file: str | None) -> JsonObject | None:
     base = Path(file).parent if file not in (None, "-") else Path()
     if isinstance(dataset, str):
         path = base / dataset
-        return {"file": str(path)} if path.suffix.lower() in _DATA_ENDINGS and path.is_file() else None
+        return {"file": str(path)} if _names_a_file(dataset) and path.is_file() else None
     if not isinstance(dataset, dict):
         return None
     unknown = sorted(set(dataset) - {"file", "name", "target", "task"})
@@ -184,7 +184,19 @@ def _send(client: Client, job: Submission, request: wire.ExperimentRequest) -> E
     except InvalidRequest as error:
         if not error.errors:
             raise
-        raise job.fault(error.errors) from None
+        raise job.fault([_with_file(job, fault) for fault in error.errors]) from None
+
+
+def _with_file(job: Submission, fault: FieldError) -> FieldError:
+    """A data set that there is not may have been meant as a file."""
+    dataset = job.value.get("dataset")
+    if fault.loc != ("body", "dataset") or not isinstance(dataset, str) or not _names_a_file(dataset):
+        return fault
+    return FieldError(fault.loc, f"{fault.msg}. There is no such file here either")
+
+
+def _names_a_file(dataset: str) -> bool:
+    return Path(dataset).suffix.lower() in _DATA_ENDINGS
 
 
 def _present(values: JsonObject) -> JsonObject:

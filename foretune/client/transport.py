@@ -199,11 +199,13 @@ class Transport:
     def unreachable(self, error: httpx.TransportError) -> ConnectionFailed:
         """What to tell the user when the service did not answer."""
         reason = str(error) or type(error).__name__
-        advice = "Is it running? Start it with `foretune up`" if self.settings.is_local else "Is the address right"
+        advice = "Is it running? Start it with `foretune up`, or set FORETUNE_URL."
+        if not self.settings.is_local:
+            advice = "Is the address right? FORETUNE_URL sets it."
         if isinstance(error, httpx.TimeoutException):
             reason = "it did not answer in time"
-            advice = "It may be overloaded; try again"
-        return ConnectionFailed(f"cannot reach {self.settings.url}: {reason}. {advice}, or set FORETUNE_URL.")
+            advice = "It may be overloaded; try again, or set FORETUNE_URL."
+        return ConnectionFailed(f"cannot reach {self.settings.url}: {reason}. {advice}")
 
     def patience_s(self, asked_s: float | None) -> float:
         """How long to go on trying, given what was asked and whether the service was ever there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foretune.json_types import JsonObject
 from foretune.states import TrialState
@@ -32,12 +32,18 @@ class HistoryTrial(Request):
     """The active parameters of the space, a schedule's shape under the name of its parameter."""
     curve: Annotated[list[float | None], Field(max_length=1_000_000)] = Field(default_factory=list)
     """The metric by epoch, from the first; null where it was no number."""
-    seconds: Annotated[list[float | None], Field(max_length=1_000_000)] | None = None
+    seconds: Annotated[list[Annotated[float, Field(ge=0, le=1e9)] | None], Field(max_length=1_000_000)] | None = None
     """How long each epoch took."""
     value: float | None = None
     """The final value; the best of it and of the curve counts."""
     state: TrialState = TrialState.COMPLETED
     """`FAILED` and `CANCELED` say nothing about the hyperparameters and are passed over."""
+
+    @model_validator(mode="after")
+    def _as_long_as_the_curve(self) -> HistoryTrial:
+        if self.seconds is not None and self.seconds and len(self.seconds) != len(self.curve):
+            raise ValueError(f"seconds has {len(self.seconds)} numbers, and the curve {len(self.curve)}: one an epoch")
+        return self
 
 
 class HistoryLine(Request):
@@ -63,6 +69,14 @@ class HistoryLine(Request):
     """Id or name of the data set, where it is one of the service's."""
     fixed: Fixed = Field(default_factory=dict)
     """Hyperparameters that were not searched."""
+
+    @model_validator(mode="after")
+    def _within_their_epochs(self) -> HistoryLine:
+        for number, trial in enumerate(self.trials):
+            if len(trial.curve) > self.max_epochs:
+                epochs = f"{len(trial.curve)} epochs, and max_epochs is {self.max_epochs}"
+                raise ValueError(f"the curve of trial {number} (from 0) has {epochs}")
+        return self
 
 
 class TaskSpaceScores(Answer):

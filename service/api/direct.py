@@ -28,6 +28,7 @@ from service.usecases import idempotency
 from service.usecases.idempotency import Once
 
 _LARGEST_BODY_BYTES = 2**16
+_OUT_OF_THE_ORDINARY = (b"expect", b"content-encoding")
 _CALL = "foretune.direct"
 Endpoint = Callable[[Call, str, Any], Awaitable[Response]]
 """Who calls, the id in the path, and the request."""
@@ -116,7 +117,9 @@ def _plain_size(scope: Scope) -> int | None:
             size = int(value) if value.isdigit() else None
         elif name == b"content-type":
             is_json = value == b"application/json"
-        elif name == b"expect" or (name == b"idempotency-key" and not 0 < len(value) <= LONGEST_IDEMPOTENCY_KEY):
+        elif name in _OUT_OF_THE_ORDINARY or (
+            name == b"idempotency-key" and not 0 < len(value) <= LONGEST_IDEMPOTENCY_KEY
+        ):
             return None
     return size if is_json and size is not None and 0 < size <= _LARGEST_BODY_BYTES else None
 

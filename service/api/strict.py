@@ -66,13 +66,20 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
 
 
 def _check_parameters(request: Request, known: frozenset[str]) -> None:
-    """Raises InvalidRequest."""
+    """Raises InvalidRequest, UnsupportedMediaType."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise UnsupportedMediaType(f"bodies are read as they are, without a Content-Encoding; this one says {coding!r}")
     for name, value in request.path_params.items():
         if "\x00" in value:
             _refuse(("path", name), "must not contain the character U+0000")
     if not request.scope["query_string"]:
         return
+    seen: set[str] = set()
     for name, value in request.query_params.multi_items():
+        if name in seen:
+            _refuse(("query", name), "is given twice: give it once")
+        seen.add(name)
         if name not in known:
             offer = f"there is {', '.join(sorted(known))}" if known else "there is none here"
             _refuse(("query", name), f"is not a parameter of this endpoint; {offer}")

@@ -160,7 +160,7 @@ def get(tx: Transaction, project: str, id_or_name: str) -> Dataset:
 
 def list_page(tx: Transaction, project: str, *, limit: int, cursor: str | None) -> Page[Dataset]:
     """The data sets that can be trained on, the newest first. Raises InvalidRequest for a strange cursor."""
-    found = dataset_rows.list_ready(tx, project, before=read_moment(cursor), limit=limit + 1)
+    found = dataset_rows.list_ready(tx, project, before=read_moment(cursor, "dst_"), limit=limit + 1)
     items = [_to_wire(stored) for stored in found[:limit]]
     more = len(found) > limit
     return Page(items=items, next=write_cursor((items[-1].created_at, items[-1].id)) if more else None)

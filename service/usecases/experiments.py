@@ -55,7 +55,7 @@ def list_page(
 ) -> Page[wire.Experiment]:
     """The newest first. `label`: (key, value). Raises InvalidRequest for a cursor that no page gave."""
     found = experiment_rows.list_newest(
-        tx, project, state=state, label=label, before=read_moment(cursor), limit=limit + 1
+        tx, project, state=state, label=label, before=read_moment(cursor, "exp_"), limit=limit + 1
     )
     items = to_wire(tx, found[:limit])
     more = len(found) > limit

@@ -86,7 +86,7 @@ def create_key(tx: Transaction, project: str, request: KeyRequest) -> NewKey:
 
 def list_page(tx: Transaction, project: str, *, limit: int, cursor: str | None) -> Page[Key]:
     """The keys of a project, the newest first. Raises InvalidRequest for a cursor that no page gave."""
-    found = key_rows.list_keys(tx, project, before=read_moment(cursor), limit=limit + 1)
+    found = key_rows.list_keys(tx, project, before=read_moment(cursor, "key_"), limit=limit + 1)
     items = [_to_wire(key) for key in found[:limit]]
     more = len(found) > limit
     return Page(items=items, next=write_cursor((items[-1].created_at, items[-1].id)) if more else None)

@@ -24,12 +24,16 @@ def read_number(cursor: str | None) -> int:
     return value
 
 
-def read_moment(cursor: str | None) -> tuple[datetime, str] | None:
-    """The time and id that `write_cursor` wrote; None without a cursor. Raises InvalidRequest for anything else."""
+def read_moment(cursor: str | None, prefix: str) -> tuple[datetime, str] | None:
+    """The time and id that `write_cursor` wrote; None without a cursor.
+
+    Raises InvalidRequest for anything else, as the cursor of a list of other things, whose ids do not begin with
+    `prefix`.
+    """
     if cursor is None:
         return None
     match _decode(cursor):
-        case [str() as moment, str() as identity] if "\x00" not in identity:
+        case [str() as moment, str() as identity] if identity.startswith(prefix) and "\x00" not in identity:
             try:
                 parsed = datetime.fromisoformat(moment)
             except ValueError:

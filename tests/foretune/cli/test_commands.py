@@ -318,6 +318,31 @@ def test_what_steers_a_terminal_is_not_printed(service, run) -> None:
     assert json.loads(printed)["name"] == evil
 
 
+def test_what_the_options_say_has_no_line(service, run) -> None:
+    result = run("submit", "--dataset", "digits", "--network", "mlp", "--max-trials", "0")
+    assert result.exit_code == 2
+    assert "the options: budget.max_trials: " in result.stderr
+    assert ":1:1" not in result.stderr
+
+
+def test_a_data_set_that_looks_like_a_file_is_missed_as_both(service, run) -> None:
+    problem = {
+        "type": "t", "title": "t", "status": 422, "detail": "no", "code": "invalid_experiment",
+        "errors": [{"loc": ["body", "dataset"], "msg": "there is no data set 'nope.csv'"}],
+    }  # fmt: skip
+    service.override["POST", "/v1/experiments"] = (422, problem)
+    result = run("submit", "--dataset", "nope.csv", "--network", "mlp")
+    assert "there is no data set 'nope.csv'. There is no such file here either" in result.stderr
+
+
+def test_list_says_when_there_are_more(service, run) -> None:
+    for _ in range(3):
+        service.add()
+    assert "the newest 2; there are more: --limit shows them" in run("list", "-n", "2").stderr
+    assert "job-1" not in run("list", "-n", "2").stdout
+    assert "there are more" not in run("list", "-n", "3").stderr
+
+
 def test_doctor_finds_what_is_wrong(service, run) -> None:
     # given all is well
     good = run("doctor", "--no-local")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 import foretune
@@ -92,3 +93,9 @@ def test_the_client_needs_none_of_the_services_parts() -> None:
         "print(*({'torch', 'sqlalchemy', 'fastapi', 'celery', 'numpy', 'redis', 'service'} & set(sys.modules)))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == ""
+
+
+def test_advice_about_an_address_is_a_sentence() -> None:
+    with foretune.Client("http://10.0.0.7:8642", "k") as client:
+        message = client._transport.unreachable(httpx.ConnectError("refused")).message
+    assert message == "cannot reach http://10.0.0.7:8642: refused. Is the address right? FORETUNE_URL sets it."

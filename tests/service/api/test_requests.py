@@ -183,3 +183,39 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_harms_nobody(api: Api) -
         connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         time.sleep(0.05)
     assert api.http.get("/v1/experiments").json()["items"] == []
+
+
+def test_a_coded_body_is_refused_on_every_way(api: Api) -> None:
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    for path in ("/v1/experiments", f"/v1/experiments/{api.submit()}/suggestions", "/v1/datasets", "/v1/histories"):
+        problem = problem_of(api.http.post(path, content=b"{}", headers=headers))
+        assert problem["status"] == 415, path
+        assert "'gzip'" in str(problem["detail"])
+    answer = api.http.post("/v1/experiments", json=EXTERNAL, headers={"Content-Encoding": "identity"})
+    assert answer.status_code == 201
+
+
+def test_a_parameter_that_is_given_twice_is_refused(api: Api) -> None:
+    problem = problem_of(api.http.get("/v1/experiments?state=RUNNING&state=QUEUED"))
+    assert problem["errors"] == [{"loc": ["query", "state"], "msg": "is given twice: give it once"}]
+
+
+def test_the_cursor_of_another_list_is_refused(api: Api) -> None:
+    for _ in range(2):
+        api.submit()
+    cursor = api.http.get("/v1/experiments?limit=1").json()["next"]
+    assert problem_of(api.http.get(f"/v1/datasets?cursor={cursor}"))["errors"][0]["loc"] == ["query", "cursor"]  # type: ignore[index]
+
+
+def test_asking_without_a_body_asks_for_one_trial(api: Api) -> None:
+    path = f"/v1/experiments/{api.submit()}/suggestions"
+    for body in ({}, {"content": b""}, {"content": b"{}", "headers": {"Content-Type": "application/json"}}):
+        answer = api.http.post(path, **body)  # type: ignore[arg-type]
+        assert (answer.status_code, len(answer.json()["trials"])) == (200, 1), answer.text
+
+
+def test_true_is_no_number(api: Api) -> None:
+    for kind in ("float", "int"):
+        space = [{"name": "x", "type": kind, "low": True, "high": 9}]
+        errors = problem_of(api.http.post("/v1/experiments", json={**EXTERNAL, "space": space}))["errors"]
+        assert "must be a number, not true" in str(errors)

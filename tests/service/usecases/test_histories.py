@@ -82,6 +82,12 @@ def finish(world: World, **changes: JsonValue) -> str:
     return experiment.id
 
 
+def with_trial(**fields: object) -> JsonObject:
+    """The line with a first trial that says this too."""
+    first, *others = LINE["trials"]  # type: ignore[misc]
+    return {**LINE, "trials": [{**first, **fields}, *others]}  # type: ignore[dict-item]
+
+
 class TestCompaction:
     def test_upkeep_makes_a_history_of_what_has_finished_and_of_nothing_else(self, world: World) -> None:
         running, finished = world.submit(), finish(world, features={"rows": 7.0}, fixed={"batch_size": 32})
@@ -210,6 +216,17 @@ class TestImport:
             ),
             ({**LINE, "trials": [LINE["trials"][1]]}, "invalid_history", "value to learn from"),  # type: ignore[index]
             ({**LINE, "name": "a\u0000b"}, "invalid_history", "name"),
+            (
+                with_trial(curve=[0.1] * 9),
+                "invalid_history",
+                r"curve of trial 0 \(from 0\) has 9 epochs, and max_epochs is",
+            ),
+            (
+                with_trial(curve=[0.1], seconds=[-1.0]),
+                "invalid_history",
+                r"trials\.0\.seconds\.0: .*greater than or equal",
+            ),
+            (with_trial(curve=[0.1], seconds=[1.0, 2.0]), "invalid_history", "seconds has 2 numbers, and the curve 1"),
         ],
     )
     def test_a_bad_line_is_refused_with_what_is_wrong(self, world: World, line: object, code: str, said: str) -> None:

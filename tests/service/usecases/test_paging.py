@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 
 import orjson
 import pytest
@@ -28,18 +29,18 @@ def test_a_number_comes_back(number: int) -> None:
 
 @given(MOMENTS, IDS)
 def test_a_moment_comes_back_to_the_microsecond(moment: datetime, identity: str) -> None:
-    assert read_moment(write_cursor((moment, identity))) == (moment, identity)
+    assert read_moment(write_cursor((moment, identity)), "") == (moment, identity)
 
 
 def test_a_moment_of_another_zone_is_the_same_moment() -> None:
     moment = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    read = read_moment(write_cursor((moment, "exp_1")))
+    read = read_moment(write_cursor((moment, "exp_1")), "")
     assert read == (moment, "exp_1")
 
 
 def test_the_first_page_needs_none() -> None:
     assert read_number(None) == 0
-    assert read_moment(None) is None
+    assert read_moment(None, "") is None
 
 
 def test_a_cursor_stands_in_a_url_as_it_is() -> None:
@@ -72,7 +73,7 @@ def test_a_cursor_stands_in_a_url_as_it_is() -> None:
     ],
 )
 def test_anything_else_is_refused(cursor: str) -> None:
-    for read in (read_number, read_moment):
+    for read in (read_number, partial(read_moment, prefix="")):
         with pytest.raises(InvalidRequest) as caught:
             read(cursor)
         assert caught.value.errors[0].loc == ("query", "cursor")
@@ -80,8 +81,15 @@ def test_anything_else_is_refused(cursor: str) -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_brings_it_down(text: str) -> None:
-    for read in (read_number, read_moment):
+    for read in (read_number, partial(read_moment, prefix="")):
         try:
             read(text)
         except InvalidRequest:
             continue
+
+
+def test_the_cursor_of_another_list_is_refused() -> None:
+    cursor = write_cursor((datetime(2026, 1, 1, tzinfo=UTC), "dst_1"))
+    assert read_moment(cursor, "dst_") is not None
+    with pytest.raises(InvalidRequest, match="is not a cursor that a page of this list gave"):
+        read_moment(cursor, "exp_")

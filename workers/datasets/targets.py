@@ -22,6 +22,8 @@ from workers.datasets.limits import MAX_CLASSES
 _FEW_VALUES = 20
 _ROWS_PER_ID = 5
 _NAMED = 5
+_EXACT = 2.0**53
+"""Up to here a float64 tells whole numbers apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,11 @@ def read_target(
         raise InvalidDataset("task language-modelling needs a text file; this file is a table with a target column")
     _refuse_missing(column, name)
     if distinct_count(column) == 1:
+        if isinstance(column, NumberColumn) and abs(float(column.values[0])) >= _EXACT:
+            raise InvalidDataset(
+                f"target {name!r} has one value, {_first_value(column)}, as numbers are read here: whole ones beyond "
+                "2^53 are not told apart; subtract a constant"
+            )
         raise InvalidDataset(f"target {name!r} is constant: every row has {_first_value(column)}")
     if isinstance(column, NumberColumn) and column.is_date:
         raise InvalidDataset(f"target {name!r} holds dates; it must hold classes or numbers")

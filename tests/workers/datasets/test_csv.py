@@ -195,6 +195,12 @@ REFUSALS: list[tuple[str, str | bytes, dict[str, object], str]] = [
     ("not UTF-8 after a mark", b"\xef\xbb\xbfa,b\n1,\xff\n", {}, r"byte 0xff at offset 9 \(line 2\)"),
     ("UTF-16", "a,b\n1,2\n".encode("utf-16"), {}, "the file is UTF-16"),
     ("zero byte", "a,b\n1,\x002\n", {}, "line 2 holds a zero byte"),
+    (
+        "target beyond 2^53",
+        "a,b\n1,9007199254740992\n2,9007199254740993\n3,9007199254740992\n4,9007199254740993\n",
+        {},
+        r"whole ones beyond 2\^53 are not told apart; subtract a constant",
+    ),
     ("constant target", "a,b\n1,z\n2,z\n3,z\n4,z\n", {}, "target 'b' is constant: every row has 'z'"),
     ("missing target", "a,b\n1,x\n2,\n3,x\n4,?\n5,x\n", {}, r"target 'b' is missing .* in 2 row\(s\): 2, 4"),
     ("all of it missing", "a,b\n1,\n2,\n3,\n4,\n", {}, "target 'b' is missing in every row"),

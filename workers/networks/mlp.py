@@ -74,7 +74,7 @@ NETWORK = Network(
         Schedule("lr_schedule", role="lr_schedule"),
     ),
     build=build,
-    # Chosen on noisy digits, synthetic classes and images of clothes (docs/LOG.md, 2026-11-27): regularisation
+    # Chosen on noisy digits, synthetic classes and images of clothes (docs/LOG.md, 2026-11-28): regularisation
     # pays even in twenty epochs, and so do more updates at a higher rate that stays high for longer.
     defaults={
         "width": 128,

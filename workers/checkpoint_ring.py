@@ -58,12 +58,23 @@ class CheckpointRings:
         }
         self._unsettled.add(str(place["artifact"]))
         try:
-            self._artifacts.put_bytes(str(place["artifact"]), snapshot.to_bytes())
+            self._put(trial.id, place, snapshot.to_bytes())
         except (StorageFull, Unavailable) as error:
             _log.error("checkpoint_not_kept", trial=trial.id, error=error.message)
             return None
         older = [one for one in self._rings[trial.id] if one != place]
         return {**place, "before": older[0]} if older and not finished else place
+
+    def _put(self, trial_id: str, place: JsonObject, data: bytes) -> None:
+        """Where the disk is full, the older of two checkpoints makes room. Raises StorageFull, Unavailable."""
+        try:
+            self._artifacts.put_bytes(str(place["artifact"]), data)
+        except StorageFull:
+            ring = self._rings[trial_id]
+            if len(ring) < 2 or place in ring:
+                raise
+            self._delete(str(ring.pop()["artifact"]))
+            self._artifacts.put_bytes(str(place["artifact"]), data)
 
     def settle(self, trial_id: str, checkpoint: JsonObject, *, kept: bool) -> None:
         """The report with this checkpoint was answered; `kept`: the database refers to it now."""

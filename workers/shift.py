@@ -125,11 +125,15 @@ class Shift:
             if ended or now - reported_at >= _REPORT_EVERY_S or self._may_end(claim.experiment):
                 freed = self._report(engine)
                 reported_at = time.monotonic()
-            if self._process.draining() or (now >= deadline and self._process.bus.waiting_to_train() > 0):
+            if self._process.draining():
                 break
+            if now >= deadline and self._process.bus.waiting_to_train() > 0:
+                if self._keep_all(engine):
+                    break
+                # Freed without a checkpoint, the trials would be trained again, in every turn.
+                deadline = now + settings().foretune_shift_s
             if freed or now >= self._fill_at:
                 self._fill(engine, task)
-        self._report(engine)
         self._hand_back(engine)
 
     def _may_end(self, experiment: StoredExperiment) -> bool:
@@ -345,14 +349,20 @@ class Shift:
         self._heartbeat.drop(trial_id)
         engine.release(trial_id)
 
+    def _keep_all(self, engine: Engine) -> bool:
+        """Reports, with a checkpoint of every trial that still runs. Says whether all of them were kept."""
+        self._report(engine)
+        reports = [
+            TrialReport(held.trial.id, held.trial.attempts, checkpoint=self._keep(engine, held))
+            for held in self._held.values()
+        ]
+        if reports:
+            self._send(reports)
+        return all(one.checkpoint is not None for one in reports)
+
     def _hand_back(self, engine: Engine) -> None:
         """Keeps a checkpoint of every trial that still runs, and frees it."""
-        if self._held:
-            reports = []
-            for held in self._held.values():
-                checkpoint = self._keep(engine, held)
-                reports.append(TrialReport(held.trial.id, held.trial.attempts, checkpoint=checkpoint))
-            self._send(reports)
+        self._keep_all(engine)
         with self._process.database.transaction() as tx:
             shifts.hand_back(tx, self._process.bus, self._experiment_id, self._leases(), again=True)
 

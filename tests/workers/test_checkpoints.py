@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from tests.workers.conftest import Bench
 
 E = ExperimentState
+_Store = TypeVar("_Store", bound=ArtifactStore)
+
+
+class _FullStore(ArtifactStore):
+    def put_bytes(self, key: str, data: bytes) -> None:
+        raise StorageFull
+
+
+def _like(kind: type[_Store], store: ArtifactStore) -> _Store:
+    """At the same address."""
+    made = kind.__new__(kind)
+    made.__dict__.update(store.__dict__)
+    return made
 
 
 class TestRead:
@@ -87,18 +100,43 @@ class TestRead:
 
 class TestWritten:
     def test_a_full_disk_costs_checkpoints_alone(self, bench: Bench, undisturbed: list[object]) -> None:
-        class FullStore(ArtifactStore):
-            def put_bytes(self, key: str, data: bytes) -> None:
-                raise StorageFull
-
         experiment_id = bench.submit()
         worker = bench.worker("wrk_full")
-        store = FullStore.__new__(FullStore)
-        store.__dict__.update(worker.artifacts.__dict__)
-        bench.work(experiment_id, replace(worker, artifacts=store))
+        bench.work(experiment_id, replace(worker, artifacts=_like(_FullStore, worker.artifacts)))
         assert bench.experiment(experiment_id).state is E.COMPLETED
         assert bench.curves(experiment_id) == undisturbed
         assert not any(experiment_id in key for key in bench.checkpoints_known())
+
+    def test_where_two_do_not_fit_the_older_makes_room(
+        self, bench: Bench, artifacts: ArtifactStore, checkpoint_files: Callable[[], set[str]]
+    ) -> None:
+        class TightStore(ArtifactStore):
+            def put_bytes(self, key: str, data: bytes) -> None:
+                if len(checkpoint_files()) >= 2:
+                    raise StorageFull
+                super().put_bytes(key, data)
+
+        experiment_id = bench.submit()
+        worker = bench.stopped_at(3)
+        bench.work(experiment_id, replace(worker, artifacts=_like(TightStore, artifacts)))
+        (trial,) = bench.trials(experiment_id)
+        (newest, before) = sorted(bench.checkpoints_known(), reverse=True)
+        assert Checkpoint.from_bytes(artifacts.read_bytes(newest)).position.epoch == trial.epochs == 3
+        assert Checkpoint.from_bytes(artifacts.read_bytes(before)).position.epoch == 2
+
+    def test_what_cannot_be_kept_is_not_handed_back(
+        self, bench: Bench, undisturbed: list[object], artifacts: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Others wait for a turn, but in every turn the same epochs would be trained again."""
+        monkeypatch.setenv("FORETUNE_SHIFT_S", "0.000001")
+        settings.cache_clear()
+        monkeypatch.setattr(bench.bus, "waiting_to_train", lambda: 1)
+        experiment_id = bench.submit()
+        full = replace(bench.worker("wrk_full"), artifacts=_like(_FullStore, artifacts))
+        for _ in range(3):
+            bench.work(experiment_id, full)
+        assert bench.curves(experiment_id) == undisturbed
+        assert [trial.attempts for trial in bench.trials(experiment_id)] == [1, 1, 1]
 
 
 class TestTidied:
@@ -131,8 +169,7 @@ class TestTidied:
             def delete_all_but(self, folder: str, kept: object) -> int:
                 raise Unavailable("the store is away")
 
-        away = AwayStore.__new__(AwayStore)
-        away.__dict__.update(bench.process.artifacts.__dict__)
+        away = _like(AwayStore, bench.process.artifacts)
         bench.work(bench.submit())
         monkeypatch.setenv("FORETUNE_WORKER_LEASE_S", "0.000001")
         settings.cache_clear()

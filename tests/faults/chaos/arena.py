@@ -33,7 +33,7 @@ _SETTINGS = {
     "FORETUNE_SHIFT_S": "5",
     "OMP_NUM_THREADS": "1",
 }
-_DISK_BYTES = 24 * 2**20
+_DISK_BYTES = 96 * 2**20
 _CLONE_NEWNS, _MS_REC_PRIVATE = 0x20000, 0x44000
 
 
@@ -161,7 +161,7 @@ def private_mounts() -> bool:
 
 
 def mount_small_disk(folder: Path) -> None:
-    """A file system of 24 MiB, in memory. Raises OSError."""
+    """A file system of 96 MiB, in memory. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={_DISK_BYTES},mode=0700".encode()) != 0:
         number = ctypes.get_errno()

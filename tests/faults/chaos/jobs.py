@@ -22,7 +22,22 @@ _COMMON: JsonObject = {
         {"name": "learning_rate", "type": "float", "low": 1e-4, "high": 0.02, "log": True},
         {"name": "dropout", "type": "float", "low": 0.0, "high": 0.5},
     ],
-    "fixed": {"width": 256, "depth": 3, "batch_size": 8},
+    # Nothing of the mlp is left to its default: how long a job takes must not change with that.
+    "fixed": {
+        "width": 256,
+        "depth": 3,
+        "batch_size": 8,
+        "activation": "relu",
+        "optimizer": "adam",
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+        "lr_schedule": {
+            "warmup_fraction": 0.05,
+            "plateau_fraction": 0.0,
+            "decay_exponent": 1.0,
+            "final_fraction": 0.0,
+        },
+    },
     "stopping": "none",
     "proposer": "quasirandom",
     "priors": "none",
@@ -103,6 +118,7 @@ class Jobs:
 
     def __init__(self, client: Client, open_at_a_time: int, kinds: Sequence[str]) -> None:
         self.done: list[Job] = []
+        self._running: list[Job] = []
         self.error: BaseException | None = None
         self._client = client
         self._open, self._kinds = open_at_a_time, kinds
@@ -116,7 +132,9 @@ class Jobs:
         self._thread.join(PATIENCE_S)
         if self.error is not None:
             raise self.error
-        assert not self._thread.is_alive(), f"not every experiment has ended after {PATIENCE_S:g} s"
+        if self._thread.is_alive():
+            still = [f"{job.kind}: {job.experiment.refresh().info.progress}" for job in self._running]
+            raise AssertionError(f"not every experiment has ended after {PATIENCE_S:g} s: {'; '.join(still)}")
         return self.done
 
     def _guarded(self) -> None:
@@ -134,9 +152,11 @@ class Jobs:
                 number += 1
                 job = Job(name, self._client.experiments.create(JOBS[name]))
                 running.append((job, job.listen(self._client)))
+                self._running = [one for one, _ in running]
             for job, thread in list(running):
                 if not thread.is_alive():
                     running.remove((job, thread))
+                    self._running.remove(job)
                     self.done.append(job)
             time.sleep(0.05)
 

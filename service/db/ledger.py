@@ -9,6 +9,7 @@ the service, and a statement costs more than what it writes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -30,6 +31,7 @@ from service.db.trials import StoredTrial
 _Stored = TypeVar("_Stored", StoredTrial, StoredExperiment)
 Wake = Callable[[str], None]
 """Wakes whoever streams the events of this experiment; `Bus.publish`, where there is a bus."""
+_UNKNOWN = ("", "")
 
 
 class Ledger:
@@ -38,11 +40,22 @@ class Ledger:
     `experiment` is the experiment as it will be written: every change shows at once.
     """
 
-    def __init__(self, tx: Transaction, experiment: StoredExperiment, wake: Wake | None, now: datetime) -> None:
+    def __init__(
+        self,
+        tx: Transaction,
+        experiment: StoredExperiment,
+        wake: Wake | None,
+        now: datetime,
+        revisions: tuple[str, str] = _UNKNOWN,
+    ) -> None:
         self.tx = tx
         self.experiment = experiment
         self.now = now
         """The database's clock: the only one that leases and budgets are judged by."""
+        self.read_revision, self._own_revision = revisions
+        self.revision = self.read_revision
+        """Of the experiment's row, as this ledger leaves it."""
+        self.read_at = time.monotonic()
         self._wake = wake
         self._written = experiment
         self._events: list[dict[str, object]] = []
@@ -73,9 +86,8 @@ class Ledger:
             found = tx.rows(lock, parameters)
         if not found:
             raise NotFound(f"there is no experiment {experiment_id!r}")
-        now, *columns = found[0]
-        assert isinstance(now, datetime)
-        ledger = cls(tx, experiment_rows.from_values(columns), wake, now)
+        now, revisions, columns = _split(found[0])
+        ledger = cls(tx, experiment_rows.from_values(columns), wake, now, revisions)
         ledger.known = {trial.id: trial for trial in map(trial_rows.from_values, trials)}
         return ledger
 
@@ -86,10 +98,9 @@ class Ledger:
         found = tx.rows(statement, {"id": trial_id, "project": project})
         if not found:
             raise NotFound(f"there is no trial {trial_id!r}")
-        now, *columns = found[0]
-        assert isinstance(now, datetime)
+        now, revisions, columns = _split(found[0])
         split = len(experiment_rows.COLUMNS)
-        ledger = cls(tx, experiment_rows.from_values(columns[:split]), wake, now)
+        ledger = cls(tx, experiment_rows.from_values(columns[:split]), wake, now, revisions)
         ledger.known = {trial_id: trial_rows.from_values(columns[split:])}
         return ledger
 
@@ -204,16 +215,20 @@ class Ledger:
         noted = (self._made, self._changed, self._measured, self._events, self._answered)
         if self.experiment == self._written and not any(noted):
             return
-        (run or self.tx.run)(*self._statement())
-        if self._events and self._wake is not None:
-            wake, experiment_id = self._wake, self.experiment.id
-            self.tx.after_commit(lambda: wake(experiment_id), once=("events", experiment_id))
-        self._written = self.experiment
+        parts, submitted, parameters = self._noted()
+        (run or self.tx.run)(sql.write(parts, submitted=submitted), parameters)
+        self._wake_readers()
+        self._written, self.revision = self.experiment, self._own_revision
         for notes in noted:
             notes.clear()
 
-    def _statement(self) -> tuple[bytes, Mapping[str, object]]:
-        """What writes all that was noted."""
+    def _wake_readers(self) -> None:
+        if self._events and self._wake is not None:
+            wake, experiment_id = self._wake, self.experiment.id
+            self.tx.after_commit(lambda: wake(experiment_id), once=("events", experiment_id))
+
+    def _noted(self) -> tuple[frozenset[str], bool, Mapping[str, object]]:
+        """The parts of all that was noted, whether it changes what was submitted, and the parameters to write it."""
         then, now = self._written, self.experiment
         submitted = any(getattr(now, name) is not getattr(then, name) for name in sql.SUBMITTED_CHANGES)
         changed = [_columns(trial, sql.CHANGED_TRIAL) for trial in self._changed.values()]
@@ -227,7 +242,14 @@ class Ledger:
         }
         parts = {name: _json(notes) for name, notes in noted.items() if notes}
         names = ["id", *sql.RUNNING_CHANGES, *(sql.SUBMITTED_CHANGES if submitted else ())]
-        return sql.write(frozenset(parts), submitted=submitted), {**parts, "experiment": _json(_columns(now, names))}
+        return frozenset(parts), submitted, {**parts, "experiment": _json(_columns(now, names))}
+
+
+def _split(row: tuple[object, ...]) -> tuple[datetime, tuple[str, str], list[object]]:
+    """The time, the revisions and the columns of what was locked."""
+    now, read, own, *columns = row
+    assert isinstance(now, datetime)
+    return now, (str(read), str(own)), columns
 
 
 def _replaced(stored: _Stored, columns: Mapping[str, object]) -> _Stored:

@@ -3,6 +3,7 @@
 An experiment's ledger lets one transaction in at a time, and holds it until the commit is on the disk: some
 milliseconds, in which clients of that experiment queue up. Here whatever has queued up by then is done in one
 transaction, in the order in which it came: one lock, one write, one commit. The more clients, the more share one.
+And where nobody else writes to the experiment, the write is all that is left of it (`service.db.ledger_memory`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from foretune.errors import ForetuneError, Unavailable
 from service.db.ledger import Ledger, Wake
+from service.db.ledger_memory import LedgerFromMemory, LedgerMemory, Left, NotFromMemory
 from service.db.session import Database, Transaction
 
 _T = TypeVar("_T")
@@ -64,6 +66,7 @@ class LedgerBatches:
         """A key that is here has a batch under way."""
         self._experiments: OrderedDict[str, str] = OrderedDict()
         """Trial -> experiment, of trials that were met."""
+        self._memory = LedgerMemory()
 
     async def on_experiment(self, project: str, experiment_id: str, work: Work[_T]) -> _T:
         """The result of `work`, committed. Raises what it raises, and NotFound, Unavailable, IdempotencyConflict."""
@@ -114,17 +117,42 @@ class LedgerBatches:
             del self._waiting[key]
 
     def _outcomes(self, key: _Key, jobs: Sequence[_Job[Any]], met: dict[str, str]) -> list[_Outcome]:
-        if len(jobs) > 1 and key.experiment_id is not None:
+        left = None
+        if key.experiment_id is not None:
+            left = self._memory.take(key.project, key.experiment_id)
             try:
-                return self._together(key, key.experiment_id, jobs, met)
+                if left is not None and (outcomes := self._from_memory(key.experiment_id, left, jobs, met)) is not None:
+                    return outcomes
+                if len(jobs) > 1:
+                    return self._together(key, key.experiment_id, jobs, met, left)
             except Unavailable as error:
                 return [_Outcome(error=error)] * len(jobs)
             except Exception:  # noqa: BLE001 - whose fault it was shows when each is done alone
                 met.clear()
-        return [self._alone(key, job, met) for job in jobs]
+        return [self._alone(key, job, met, left) for job in jobs]
+
+    def _from_memory(
+        self, experiment_id: str, left: Left, jobs: Sequence[_Job[Any]], met: dict[str, str]
+    ) -> list[_Outcome] | None:
+        """Without a lock; None where that cannot be, and nothing was done. A refusal is said by who has looked."""
+        try:
+            with self._database.at_once() as tx:
+                ledger = LedgerFromMemory(tx, left, self._wake)
+                outcomes = [_Outcome(job.work(ledger)) for job in jobs]
+                now_left = ledger.write()
+        except Unavailable:
+            raise
+        except (NotFromMemory, ForetuneError):
+            return None
+        if now_left is None:
+            self._memory.note_shared(left.experiment.project_id, experiment_id)
+            return None
+        self._memory.put(now_left)
+        met.update(dict.fromkeys(ledger.known, experiment_id))
+        return outcomes
 
     def _together(
-        self, key: _Key, experiment_id: str, jobs: Sequence[_Job[Any]], met: dict[str, str]
+        self, key: _Key, experiment_id: str, jobs: Sequence[_Job[Any]], met: dict[str, str], left: Left | None
     ) -> list[_Outcome]:
         trials = [job.trial_id for job in jobs if job.trial_id is not None]
         with (
@@ -133,15 +161,17 @@ class LedgerBatches:
         ):
             outcomes = [_attempt(job, ledger) for job in jobs]
             met.update(dict.fromkeys(ledger.known, experiment_id))
+        self._memory.put_ledger(ledger, left)
         return outcomes
 
-    def _alone(self, key: _Key, job: _Job[Any], met: dict[str, str]) -> _Outcome:
+    def _alone(self, key: _Key, job: _Job[Any], met: dict[str, str], left: Left | None) -> _Outcome:
         try:
             with self._database.transaction() as tx, self._ledger_of(tx, key, job) as ledger:
                 result = job.work(ledger)
                 met.update(dict.fromkeys(ledger.known, ledger.experiment.id))
         except BaseException as error:  # noqa: BLE001 - whoever waits raises it
             return _Outcome(error=error)
+        self._memory.put_ledger(ledger, left)
         return _Outcome(result)
 
     def _ledger_of(self, tx: Transaction, key: _Key, job: _Job[Any]) -> Ledger:

@@ -31,13 +31,17 @@ SUBMITTED_CHANGES = [
     and name not in RUNNING_CHANGES
 ]
 CHANGED_TRIAL = ("id", *_TRIAL_CHANGES)
+_THIS_REVISION = "pg_current_xact_id()::xid::text"
+"""The revision of every row that this transaction writes: `xmin` is the transaction that wrote a row last."""
+_HEAD = f"clock_timestamp(), e.xmin::text, {_THIS_REVISION}"
+"""The time, the experiment's revision, and the one that it will have if it is written."""
 
 
 def _lock(condition: str) -> bytes:
-    """The experiment, and the time. NO KEY UPDATE shuts out every other ledger, but no row that refers to it."""
+    """`_HEAD`, and the experiment. NO KEY UPDATE shuts out every other ledger, but no row that refers to it."""
     columns = ", ".join(f"e.{name}" for name in experiment_rows.COLUMNS)
     return f"""
-        SELECT clock_timestamp(), {columns} FROM experiments AS e
+        SELECT {_HEAD}, {columns} FROM experiments AS e
         WHERE e.id = %(id)s {condition} FOR NO KEY UPDATE
     """.encode()  # noqa: S608 - names of ours
 
@@ -48,7 +52,7 @@ def _lock_with_trial(condition: str) -> bytes:
         [f"e.{name}" for name in experiment_rows.COLUMNS] + [f"t.{name}" for name in trial_rows.COLUMNS]
     )
     return f"""
-        SELECT clock_timestamp(), {columns} FROM experiments AS e JOIN trials AS t ON t.experiment_id = e.id
+        SELECT {_HEAD}, {columns} FROM experiments AS e JOIN trials AS t ON t.experiment_id = e.id
         WHERE t.id = %(id)s {condition} FOR NO KEY UPDATE OF e, t
     """.encode()  # noqa: S608 - names of ours
 
@@ -66,13 +70,32 @@ def write(parts: frozenset[str], *, submitted: bool) -> bytes:
     The parts refer to nothing of each other: Postgres runs them on one snapshot. One that has nothing to do would still
     cost it a tenth of a millisecond. `submitted`: what was submitted changes too.
     """
-    whole = ", ".join(f"{name} AS ({text})" for name, text in _PARTS.items() if name in parts)
+    whole = ", ".join(f"{name} AS ({text.format(guard='true')})" for name, text in _PARTS.items() if name in parts)
+    return f"{f'WITH {whole}' if whole else ''} {_experiment(submitted=submitted)}".encode()
+
+
+@lru_cache(maxsize=256)
+def write_unchanged(parts: frozenset[str]) -> bytes:
+    """As `write`, and only if the experiment has `%(revision)s` still: the time and its new revision, or no row.
+
+    Whoever changes a trial changes its experiment, so what was known of its trials is true as well. The parts wait for
+    `mine`, which waits for whoever has the row's lock.
+    """
+    mine = f"{_experiment(submitted=False)} AND experiments.xmin = %(revision)s::xid RETURNING 1"
+    whole = "".join(
+        f", {name} AS ({text.format(guard='EXISTS (SELECT FROM mine)')})"
+        for name, text in _PARTS.items()
+        if name in parts
+    )
+    return f"WITH mine AS ({mine}){whole} SELECT clock_timestamp(), {_THIS_REVISION} FROM mine".encode()  # noqa: S608
+
+
+def _experiment(*, submitted: bool) -> str:
     return f"""
-        {f"WITH {whole}" if whole else ""}
         UPDATE experiments SET {_assignments(RUNNING_CHANGES + (SUBMITTED_CHANGES if submitted else []))}
         FROM jsonb_populate_record(NULL::experiments, %(experiment)s::jsonb) AS row
         WHERE experiments.id = row.id
-    """.encode()  # noqa: S608 - names of ours
+    """  # noqa: S608 - names of ours
 
 
 def _assignments(names: Sequence[str]) -> str:
@@ -82,15 +105,17 @@ def _assignments(names: Sequence[str]) -> str:
 def _inserted(table: str, columns: str, part: str) -> str:
     """Rows of which some columns are given."""
     rows = f"jsonb_populate_recordset(NULL::{table}, %({part})s::jsonb)"
-    return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {rows}"  # noqa: S608 - names of ours
+    return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {rows} WHERE {{guard}}"  # noqa: S608
 
 
 def _changed(rows: str) -> str:
-    return f"UPDATE trials SET {_assignments(_TRIAL_CHANGES)} FROM {rows} AS row WHERE trials.id = row.id"  # noqa: S608
+    assigned = _assignments(_TRIAL_CHANGES)
+    return f"UPDATE trials SET {assigned} FROM {rows} AS row WHERE trials.id = row.id AND {{guard}}"  # noqa: S608
 
 
 _PARTS = {
-    "made": "INSERT INTO trials SELECT row.* FROM jsonb_populate_recordset(NULL::trials, %(made)s::jsonb) AS row",
+    "made": "INSERT INTO trials SELECT row.* FROM jsonb_populate_recordset(NULL::trials, %(made)s::jsonb) AS row "
+    "WHERE {guard}",
     # Of a record the planner knows that it is one, and uses the index.
     "changed": _changed("jsonb_populate_record(NULL::trials, %(changed)s::jsonb)"),
     "changed_many": _changed("jsonb_populate_recordset(NULL::trials, %(changed_many)s::jsonb)"),
@@ -99,7 +124,10 @@ _PARTS = {
     "told": _inserted("events", "experiment_id, seq, type, data", "told"),
     "answered": _inserted("idempotency_keys", "project_id, key, fingerprint, status, body", "answered"),
 }
-"""What a transaction may write besides the experiment; each takes its rows from the parameter of its name."""
+"""What a transaction may write besides the experiment; each takes its rows from the parameter of its name.
+
+Braces: what must hold for it to be written.
+"""
 _OF_PROJECT = "AND e.project_id = %(project)s"
 LOCK, LOCK_IN_PROJECT = _lock(""), _lock(_OF_PROJECT)
 LOCK_TRIAL, LOCK_TRIAL_IN_PROJECT = _lock_with_trial(""), _lock_with_trial(_OF_PROJECT)

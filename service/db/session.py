@@ -172,6 +172,16 @@ class Database:
             yield Transaction(self.engine, pooled)
 
     @contextmanager
+    def at_once(self) -> Iterator[Transaction]:
+        """For one statement that writes all there is to write, and is committed by itself; then rings the doorbells.
+
+        Raises as `transaction` does.
+        """
+        with self.reading() as transaction:
+            yield transaction
+        transaction.ring()
+
+    @contextmanager
     def _pooled(self, *, autocommit: bool) -> Iterator[PoolProxiedConnection]:
         pooled = self.engine.raw_connection()
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from foretune.errors import Conflict, FieldError, InvalidRequest, LeaseLost
@@ -24,8 +25,12 @@ from service.usecases.outcomes import Measured
 from service.usecases.trials import to_wire
 
 _THRESHOLDS_EVERY_S = 1.0
+_THRESHOLDS_FRESH_S = 0.1
+"""As old may be what a decision is made by; workers that train take no fresher ones (`workers.proposals`)."""
 _REMEMBERED_EXPERIMENTS = 10_000
 _asked_for_thresholds: dict[str, float] = {}
+_thresholds: dict[str, tuple[float, Mapping[int, float]]] = {}
+"""Experiment -> when its thresholds were read, and what they are."""
 
 _ENDINGS = {
     "completed": TrialState.COMPLETED,
@@ -113,12 +118,22 @@ def _decide(ledger: Ledger, trial: StoredTrial, reports: list[Measured]) -> Deci
         return Decision.STOP
     if ledger.experiment.stopping == Stopping.NONE:
         return Decision.CONTINUE
-    thresholds = stopping_rows.thresholds(ledger.tx, ledger.experiment.id)
-    if not outcomes.falls_behind(thresholds, trial, ledger.experiment.goal):
+    if not outcomes.falls_behind(_thresholds_of(ledger), trial, ledger.experiment.goal):
         return Decision.CONTINUE
     outcomes.stop_early(ledger, trial)
     outcomes.finish_experiment_if_due(ledger)
     return Decision.STOP
+
+
+def _thresholds_of(ledger: Ledger) -> Mapping[int, float]:
+    now, experiment_id = time.monotonic(), ledger.experiment.id
+    read_at, thresholds = _thresholds.get(experiment_id, (-1e9, {}))
+    if now - read_at > _THRESHOLDS_FRESH_S:
+        if len(_thresholds) > _REMEMBERED_EXPERIMENTS:
+            _thresholds.clear()
+        thresholds = stopping_rows.thresholds(ledger.tx, experiment_id)
+        _thresholds[experiment_id] = now, thresholds
+    return thresholds
 
 
 def _ask_for_thresholds(bus: Bus, ledger: Ledger) -> None:

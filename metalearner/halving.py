@@ -78,23 +78,38 @@ def worthy(
     return [trial for *_, trial in sorted(ranked)]
 
 
+def promising(problem: Problem, curves: Sequence[Sequence[float]]) -> list[int]:
+    """Places in `curves` (best values up to each epoch), by what the trials would come to, the best first; without
+    those that reached no rung.
+    """
+    places, expected = _expected(problem, curves)
+    return [places[one] for one in np.argsort(-problem.goal.sign * expected, kind="stable")]
+
+
 def foreseen(
     problem: Problem, trials: Sequence[tuple[Configuration, Sequence[float]]]
 ) -> tuple[list[Observation], list[Configuration]]:
     """What each trial (its configuration, and its best value up to each epoch) would come to, in their order; and the
     configurations of those that reached no rung and say nothing yet.
     """
-    steps = (*rungs(problem.max_epochs), problem.max_epochs)
-    known = [(configuration, curve) for configuration, curve in trials if len(curve) >= steps[0]]
-    levels = np.full((len(known), len(steps)), np.nan)
-    for line, (_, curve) in zip(levels, known, strict=True):
-        reached = [curve[step - 1] for step in steps if len(curve) >= step]
-        line[: len(reached)] = reached
+    places, expected = _expected(problem, [curve for _, curve in trials])
     told = [
-        Observation(configuration, float(value), epochs=len(curve))
-        for (configuration, curve), value in zip(known, extrapolated(levels), strict=True)
+        Observation(trials[place][0], float(value), epochs=len(trials[place][1]))
+        for place, value in zip(places, expected, strict=True)
     ]
-    return told, [configuration for configuration, curve in trials if len(curve) < steps[0]]
+    silent = set(range(len(trials))) - set(places)
+    return told, [trials[place][0] for place in sorted(silent)]
+
+
+def _expected(problem: Problem, curves: Sequence[Sequence[float]]) -> tuple[list[int], Array]:
+    """The places of the curves that reached a rung, and what each would come to."""
+    steps = (*rungs(problem.max_epochs), problem.max_epochs)
+    places = [place for place, curve in enumerate(curves) if len(curve) >= steps[0]]
+    levels = np.full((len(places), len(steps)), np.nan)
+    for line, place in zip(levels, places, strict=True):
+        reached = [curves[place][step - 1] for step in steps if len(curves[place]) >= step]
+        line[: len(reached)] = reached
+    return places, extrapolated(levels)
 
 
 def extrapolated(levels: Array) -> Array:

@@ -127,13 +127,22 @@ class Proposals:
         return halving.rungs(known.problem.max_epochs) if _pauses(known) else ()
 
     def worthy(self, experiment_id: str) -> tuple[list[str], int]:
-        """The paused trials that go on, in this order, and the event up to which was read. Raises NotFound."""
+        """The paused trials that go on, in this order, and the event up to which was read. Raises NotFound.
+
+        With a target none is given up for falling behind: the most promising goes on when all others are through.
+        """
         known = self._read(experiment_id, curves=True)
         waiting = [one for one in known.trials.values() if one.state is TrialState.PAUSED]
         paused = {one.id: one.epochs for one in waiting}
         default = next((one.id for one in waiting if one.configuration == known.problem.defaults), None)
         created = known.experiment.trials_created
-        return halving.worthy(known.problem, known.curves, created, paused, default), known.experiment.event_seq
+        going = halving.worthy(known.problem, known.curves, created, paused, default)
+        if not going and known.experiment.target is not None and created >= known.experiment.max_trials:
+            # Epochs are left, and what was asked for is not reached.
+            telling = [one.id for one in known.trials.values() if one.state in _TELLING]
+            ranked = halving.promising(known.problem, [known.curves.curve(one) for one in telling])
+            going = [telling[place] for place in ranked if telling[place] in paused]
+        return going, known.experiment.event_seq
 
     def store_thresholds(self, experiment_id: str) -> None:
         """Computes the thresholds and keeps them where the API compares measurements with them. Raises NotFound."""

@@ -135,6 +135,14 @@ def test_before_the_first_rung_a_trial_says_nothing() -> None:
     assert silent == [{"x": 0.1}, {"x": 0.3}]
 
 
+@pytest.mark.parametrize(("goal", "order"), [(Goal.MAXIMIZE, [1, 3, 0, 4]), (Goal.MINIMIZE, [4, 0, 3, 1])])
+def test_the_most_promising_is_who_would_come_furthest(goal: Goal, order: list[int]) -> None:
+    """Given two that are at an end, and two behind them by what they showed, one silent one is left out."""
+    curves = [_rising(0.8, END), _rising(0.99, END), [], _rising(0.9, NEXT), _rising(0.3, RUNG)]
+
+    assert halving.promising(_problem(goal), curves) == order
+
+
 def test_values_beyond_all_numbers_spoil_nothing() -> None:
     expected = _expected([_rising(1.0, END), [-math.inf] * 2, _rising(0.9, 2)])
 

@@ -86,6 +86,15 @@ class TestPausing:
         ends = {one.id: (one.state, one.epochs) for one in bench.trials(experiment_id)}
         assert ends[default] == (T.COMPLETED, EPOCHS)
 
+    def test_with_a_target_out_of_reach_none_is_given_up(self, bench: Bench) -> None:
+        """Given all trials are there and the best are through, the others go on, the most promising first."""
+        experiment_id = bench.submit(**{**PAUSING, "budget": {"max_trials": 12, "max_epochs": EPOCHS, "target": 1.0}})
+        bench.work(experiment_id)
+        experiment = bench.experiment(experiment_id)
+        assert (experiment.state, experiment.reason) == (E.COMPLETED, "all 12 trials are done")
+        assert {(one.state, one.epochs) for one in bench.trials(experiment_id)} == {(T.COMPLETED, EPOCHS)}
+        assert _moves(bench, experiment_id, T.PAUSED) > 0
+
     def test_with_more_slots_than_trials_it_ends(self, bench: Bench) -> None:
         experiment_id = bench.submit(**{**PAUSING, "parallelism": 100})
         bench.work(experiment_id)

@@ -72,7 +72,8 @@ class TestStart:
     ) -> None:
         supervisor.start(python(folder, "one", "import os; print(os.getpid(), flush=True); " + SLEEP))
         supervisor.wait_ready("one", timeout_s=10)
-        assert eventually(lambda: (folder / "one.log").read_text() != "")
+        # An unbuffered child writes the end of the line by itself.
+        assert eventually(lambda: (folder / "one.log").read_text().endswith("\n"))
         assert (folder / "one.log").read_text() == f"{supervisor.pid('one')}\n"
         identity = read_pid_file(folder / "one.pid")
         assert identity is not None

@@ -126,6 +126,7 @@ class Shift:
                 freed = self._report(engine)
                 reported_at = time.monotonic()
             if self._process.draining():
+                self._keep_all(engine)
                 break
             if now >= deadline and self._process.bus.waiting_to_train() > 0:
                 if self._keep_all(engine):
@@ -134,7 +135,9 @@ class Shift:
                 deadline = now + settings().foretune_shift_s
             if freed or now >= self._fill_at:
                 self._fill(engine, task)
-        self._hand_back(engine)
+        else:
+            self._keep_all(engine)
+        self._hand_back()
 
     def _may_end(self, experiment: StoredExperiment) -> bool:
         """Whether what was measured since the last report may end the experiment: then it does not wait for company."""
@@ -360,9 +363,8 @@ class Shift:
             self._send(reports)
         return all(one.checkpoint is not None for one in reports)
 
-    def _hand_back(self, engine: Engine) -> None:
-        """Keeps a checkpoint of every trial that still runs, and frees it."""
-        self._keep_all(engine)
+    def _hand_back(self) -> None:
+        """Frees every trial that still runs."""
         with self._process.database.transaction() as tx:
             shifts.hand_back(tx, self._process.bus, self._experiment_id, self._leases(), again=True)
 

@@ -59,9 +59,6 @@ class LedgerFromMemory(Ledger):
         super().__init__(tx, left.experiment, wake, left.now(), (left.revision, ""))
         self._left = left
 
-    def __enter__(self) -> Ledger:
-        raise NotImplementedError
-
     def trials(self, trial_ids: Sequence[str]) -> dict[str, StoredTrial]:
         """Raises NotFromMemory unless all of them are remembered."""
         try:

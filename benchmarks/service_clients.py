@@ -15,7 +15,10 @@ _ANSWER_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True)
 class Asked:
-    """How one ask went. `by_model` False: the model did not answer in time, and a stand-in was used."""
+    """How one ask went, and what was told in the same call, where one call does both.
+
+    `by_model` False: the model did not answer in time, and a stand-in was used.
+    """
 
     seconds: float
     by_model: bool
@@ -24,8 +27,8 @@ class Asked:
 class Session(Protocol):
     """One client's connection to a service."""
 
-    def one_trial(self, reports: int) -> Asked:
-        """Asks, reports the first `reports` epochs, tells."""
+    def one_trial(self, reports: int, *, another: bool = False) -> Asked:
+        """Asks, reports the first `reports` epochs, tells. `another`: one more trial follows at once."""
 
     def close(self) -> None:
         """Lets go of all connections."""
@@ -151,8 +154,10 @@ def _serve(pipe: Connection, tickets: _Counter) -> None:
 def _work(session: Session, load: Load, tickets: _Counter) -> ClientRun:
     cpu, started = _cpu_s(), time.monotonic()
     asked: list[Asked] = []
-    while time.monotonic() - started < load.longest_s and _take(tickets):
-        asked.append(session.one_trial(load.reports))
+    goes_on = _take(tickets)
+    while goes_on:
+        goes_on = time.monotonic() - started < load.longest_s and _take(tickets)
+        asked.append(session.one_trial(load.reports, another=goes_on))
     return ClientRun(started, time.monotonic(), _cpu_s() - cpu, asked)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.service_clients import Asked
 from benchmarks.service_task import EPOCHS, PARAMETERS, REPORTED, final_loss, past_trials
 from foretune.client import Client
+from foretune.client.trial import Trial
 from foretune.states import TrialState
 from service.db.ledger import Ledger
 from service.db.session import Database
@@ -34,26 +37,35 @@ class ForetuneService:
 
 
 class ForetuneSession:
-    """One client's connection."""
+    """One client's connection. It loops as `Experiment.optimize` does: an ending asks for the next trial."""
 
     def __init__(self, service: ForetuneService) -> None:
         self._client = Client(service.url, service.key)
         self._experiment = self._client.experiments.get(service.experiment_id)
+        self._next: tuple[Trial, float] | None = None
+        """What came with the last ending, and how long that took."""
 
-    def one_trial(self, reports: int) -> Asked:
+    def one_trial(self, reports: int, *, another: bool = False) -> Asked:
         """See `benchmarks.service_clients.Session`."""
-        started = time.perf_counter()
-        trial = self._experiment.ask()
-        asked_s = time.perf_counter() - started
+        trial, asked_s = self._next or _timed(self._experiment.ask)
         for epoch, value in enumerate(REPORTED[:reports], start=1):
             if trial.report(epoch, value).stop and epoch < EPOCHS:
                 raise RuntimeError(f"{trial.id} was stopped; then the sides do not have the same work")
-        trial.complete(final_loss(trial.hyperparameters))
+        loss = final_loss(trial.hyperparameters)
+        self._next = _timed(partial(trial.complete_and_ask, loss)) if another else trial.complete(loss)
         return Asked(asked_s, trial.origin != "fallback")
 
     def close(self) -> None:
         """See `benchmarks.service_clients.Session`."""
         self._client.close()
+
+
+def _timed(ask: Callable[[], Trial | None]) -> tuple[Trial, float]:
+    started = time.perf_counter()
+    trial = ask()
+    if trial is None:
+        raise RuntimeError("an ending brought no next trial")
+    return trial, time.perf_counter() - started
 
 
 class Histories:

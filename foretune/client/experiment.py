@@ -146,12 +146,13 @@ class Experiment:
         ...             break
 
         When the loop comes back for the next trial, the last one is ended with what it reported, as at the end of a
-        `with` block. When the loop is left by `break` or an exception, the open trial is handed back.
+        `with` block, in the same call. When the loop is left by `break` or an exception, the open trial is handed back.
         """
-        while (trial := self._next(wait_s)) is not None:
+        following: Trial | None = None
+        while (trial := following or self._next(wait_s)) is not None:
             try:
                 yield trial
-                trial.settle()
+                following = trial.settle(ask_wait_s=wait_s)
             finally:
                 if not trial.closed:
                     trial.hand_back()
@@ -232,21 +233,23 @@ class _Work:
         self.error: Exception | None = None
 
     def run(self) -> None:
+        following: Trial | None = None
         try:
-            while (trial := self._experiment._next(self._wait_s, self.over)) is not None:
-                self._one(trial)
+            while (trial := following or self._experiment._next(self._wait_s, self.over)) is not None:
+                following = self._one(trial)
             self.over.set()
         except Exception as error:  # noqa: BLE001 - handed to the thread that called optimize
             self.error = self.error or error
             self.over.set()
 
-    def _one(self, trial: Trial) -> None:
+    def _one(self, trial: Trial) -> Trial | None:
+        """Does one trial; gives the next one, if it came with the end of this."""
         try:
             with trial:
                 value = self._objective(trial)
-                if value is not None and not trial.closed:
-                    trial.complete(value)
+                return trial.settle(value, ask_wait_s=None if self.over.is_set() else self._wait_s)
         except (LeaseLost, TrialInfeasible):
             pass
         except self._catch:
             pass
+        return None

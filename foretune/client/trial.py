@@ -15,8 +15,8 @@ from foretune.client.leases import Heartbeat, beat_interval_s
 from foretune.client.transport import Transport, segment
 from foretune.errors import ClientError, Conflict, ConnectionFailed, ForetuneError, LeaseLost, TrialInfeasible
 from foretune.json_types import JsonObject, JsonValue
+from foretune.wire.trials import Completed, HeartbeatAnswer, Lease, MeasurementsAnswer, Prediction, Suggestion
 from foretune.wire.trials import Decision as Action
-from foretune.wire.trials import HeartbeatAnswer, Lease, MeasurementsAnswer, Prediction, Suggestion
 
 _BEAT_TIMEOUT_S = 5.0
 _LONGEST_REASON = 2000
@@ -132,6 +132,21 @@ class Trial:
         Changes nothing when the service ended the trial meanwhile, because the experiment is finished. Raises
         LeaseLost when the trial is no longer ours.
         """
+        self._finish(self._ending(value))
+
+    def complete_and_ask(self, value: SupportsFloat | None = None, wait_s: float = 2.0) -> Trial | None:
+        """Like `complete`, and asks for the experiment's next trial in the same call, which has seen this value.
+
+        None when there is none to get now; `Experiment.ask` says why, or waits for the end of a pause.
+
+        >>> trial = experiment.ask()  # doctest: +SKIP
+        >>> while trial is not None:  # doctest: +SKIP
+        ...     trial = trial.complete_and_ask(objective(**trial.hyperparameters))
+        """
+        return self._finish(self._ending(value), wait_s)
+
+    def _ending(self, value: SupportsFloat | None) -> JsonObject:
+        """What `complete` tells. Raises ClientError when there is no value."""
         number = math.nan
         if value is not None:
             number = float(value)
@@ -140,14 +155,13 @@ class Trial:
         else:
             raise ClientError(f"{self.id} has no value: report one, or call complete(value) or infeasible(reason)")
         if math.isfinite(number):
-            self._finish({"value": number})
-        else:
-            where = f" after epoch {self._last[0]}" if self._last and value is None else ""
-            self.infeasible(f"the value{where} is {number}")
+            return {"value": number}
+        where = f" after epoch {self._last[0]}" if self._last and value is None else ""
+        return _infeasible(f"the value{where} is {number}")
 
     def infeasible(self, reason: str) -> None:
         """Ends the trial as one that cannot be trained: diverged, out of memory, forbidden. It counts as the worst."""
-        self._finish({"outcome": "infeasible", "reason": reason[:_LONGEST_REASON]})
+        self._finish(_infeasible(reason))
 
     def fail(self, reason: str) -> None:
         """Ends the trial as failed for a reason that says nothing about its hyperparameters: a bug, a lost disk."""
@@ -170,7 +184,7 @@ class Trial:
             case None:
                 self.settle()
             case TrialInfeasible():
-                self._finish_quietly({"outcome": "infeasible", "reason": error.message[:_LONGEST_REASON]})
+                self._finish_quietly(_infeasible(error.message))
             case LeaseLost() | ConnectionFailed():
                 self.hand_back()
             case Exception():
@@ -179,22 +193,23 @@ class Trial:
             case _:
                 self.hand_back()
 
-    def settle(self) -> None:
-        """Ends the trial as its reports say, if it is still open.
+    def settle(self, value: SupportsFloat | None = None, *, ask_wait_s: float | None = None) -> Trial | None:
+        """Ends the trial, if it is still open: with `value`, or as its reports say.
 
-        Raises ClientError when nothing was reported: then the trial is failed, and the loop has a bug.
+        With `ask_wait_s` it asks for the next one as `complete_and_ask` does, and gives it. Raises ClientError when
+        there is neither value nor report: then the trial is failed, and the loop has a bug.
         """
         if self._closed:
-            return
-        if self._decision.action is Action.PAUSE:
+            return None
+        if value is None and self._decision.action is Action.PAUSE:
             # Frozen, not ended: the service decides whether it is thawed.
             self.hand_back()
-        elif self._last is not None:
-            self.complete()
-        else:
+            return None
+        if value is None and self._last is None:
             message = "ended without report() or complete()"
             self.fail(message)
             raise ClientError(f"{self.id} {message}")
+        return self._finish(self._ending(value), ask_wait_s)
 
     def __repr__(self) -> str:
         return f"<Trial {self.number} {self.id} {self.hyperparameters}>"
@@ -232,7 +247,7 @@ class Trial:
         interval_s = beat_interval_s(lease.expires_at, reply.server_time, datetime.now(UTC))
         self._token, self._beat_at = lease.token, time.monotonic() + interval_s
 
-    def _post(self, verb: str, body: JsonObject) -> Reply | None:
+    def _post(self, verb: str, body: JsonObject, ask_wait_s: float | None = None) -> Reply | None:
         """The answer; None when the service has ended the trial by itself, which closes it here too."""
         if self._closed:
             raise ClientError(f"{self.id} was ended already")
@@ -240,7 +255,13 @@ class Trial:
             self.hand_back()
             raise self._lost
         try:
-            return self._transport.call("POST", f"{self._path}/{verb}", json_body={"lease": self._token, **body})
+            return self._transport.call(
+                "POST",
+                f"{self._path}/{verb}",
+                json_body={"lease": self._token, **body},
+                creates=ask_wait_s is not None,
+                timeout_s=ask_wait_s,
+            )
         except LeaseLost:
             self.hand_back()
             raise
@@ -250,10 +271,19 @@ class Trial:
             self.hand_back()
             return None
 
-    def _finish(self, body: JsonObject) -> None:
-        self._post("complete", body)
+    def _finish(self, body: JsonObject, ask_wait_s: float | None = None) -> Trial | None:
+        """Ends the trial; gives the next one, if `ask_wait_s` is given and there is one."""
+        if ask_wait_s is not None:
+            body = {**body, "next": {"count": 1, "wait_seconds": ask_wait_s}}
+        reply = self._post("complete", body, ask_wait_s)
         self._closed = True
         self._heartbeat.drop(self)
+        if ask_wait_s is None or reply is None:
+            return None
+        following = reply.as_model(Completed).next
+        if following is None or not following.trials:
+            return None
+        return Trial(self._transport, self._heartbeat, following.trials[0], reply)
 
     def _finish_quietly(self, body: JsonObject) -> None:
         """Ends the trial while another error is on its way, which must not be hidden by one of ours."""
@@ -263,6 +293,10 @@ class Trial:
             self.hand_back()
             if not isinstance(error, LeaseLost | ConnectionFailed):
                 raise
+
+
+def _infeasible(reason: str) -> JsonObject:
+    return {"outcome": "infeasible", "reason": reason[:_LONGEST_REASON]}
 
 
 def _finite(value: SupportsFloat | None) -> float | None:

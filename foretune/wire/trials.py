@@ -76,7 +76,7 @@ class Suggestions(Answer):
     model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.SUGGESTIONS]}}
 
     trials: list[Suggestion]
-    """At least one."""
+    """At least one; of `next` none where there is nothing to get."""
 
 
 class MeasurementReport(Request):
@@ -147,6 +147,7 @@ class CompleteRequest(Request):
             "examples": [
                 {"lease": "1.Zq3vJx0c8yHs2m4T", "value": 0.9},
                 {"lease": "1.Zq3vJx0c8yHs2m4T", "outcome": "infeasible", "reason": "out of memory"},
+                {"lease": "1.Zq3vJx0c8yHs2m4T", "value": 0.9, "next": {"count": 1, "wait_seconds": 2.0}},
             ]
         }
     }
@@ -159,6 +160,8 @@ class CompleteRequest(Request):
     """`infeasible`: this setting cannot be trained. `failed`: something else went wrong."""
     reason: Reason | None = None
     """Why, for whoever reads it."""
+    next: SuggestionRequest | None = None
+    """Asks for the experiment's next trials, once this one has ended: a loop's two calls in one."""
 
     @model_validator(mode="after")
     def _consistent(self) -> CompleteRequest:
@@ -225,3 +228,12 @@ class Trial(Answer):
     """When it first ran."""
     finished_at: Timestamp | None = None
     """When it ended."""
+
+
+class Completed(Trial):
+    """A trial that has ended, and what its client asked for next."""
+
+    model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.TRIAL]}}
+
+    next: Suggestions | None = None
+    """Answers the request's `next`: no trials when there are none to get now, and asking for suggestions says why."""

@@ -8,6 +8,7 @@ from starlette.responses import Response, StreamingResponse
 from foretune.states import TrialState
 from foretune.wire.base import Page
 from foretune.wire.trials import (
+    Completed,
     CompleteRequest,
     HeartbeatAnswer,
     HeartbeatRequest,
@@ -16,12 +17,12 @@ from foretune.wire.trials import (
     MeasurementsRequest,
     Trial,
 )
-from service.api.call import ThisCall
+from service.api.call import OnceCall, ThisCall, encode, json_answer
 from service.api.documented import problems
 from service.api.downloads import stream_file
 from service.api.parameters import FIRST_PAGE, Cursor, ExperimentId, Limit, TrialId
 from service.api.strict import StrictRoute
-from service.usecases import reports, trials
+from service.usecases import reports, suggestions, trials
 
 router = APIRouter(prefix="/v1", tags=["trials"], route_class=StrictRoute)
 
@@ -38,10 +39,21 @@ async def extend_lease(call: ThisCall, trial_id: TrialId, request: HeartbeatRequ
     return await call.report(trial_id, lambda ledger: reports.heartbeat(ledger, trial_id, request))
 
 
-@router.post("/trials/{trial_id}/complete", response_model=Trial, responses=problems(404, 409))
-async def complete_trial(call: ThisCall, trial_id: TrialId, request: CompleteRequest) -> Response:
-    """Ends a trial: with its final value, or with an outcome and a reason."""
-    return await call.report(trial_id, lambda ledger: reports.complete(ledger, trial_id, request))
+@router.post("/trials/{trial_id}/complete", response_model=Completed, responses=problems(404, 409))
+async def complete_trial(call: OnceCall, trial_id: TrialId, request: CompleteRequest) -> Response:
+    """Ends a trial: with its final value, or with an outcome and a reason.
+
+    With `next` it leases the experiment's next trials as well, which have seen this ending. The ending stands even
+    where there are none. Telling an ending twice is harmless; an Idempotency-Key makes `next` so, too.
+    """
+    if request.next is None:
+        return await call.report(trial_id, lambda ledger: reports.complete(ledger, trial_id, request))
+    ledgers = call.parts.ledgers
+    ended = await ledgers.on_trial(call.project, trial_id, lambda ledger: reports.complete(ledger, trial_id, request))
+    following = await suggestions.suggest_next(
+        call.database, ledgers, call.bus, call.project, ended.experiment, request.next, call.once
+    )
+    return json_answer(encode(Completed.model_construct(**dict(ended), next=following)))
 
 
 @router.get("/experiments/{experiment_id}/trials", response_model=Page[Trial], responses=problems(404))

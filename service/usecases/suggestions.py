@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from foretune.errors import BudgetExhausted, Conflict, ForetuneError, Unavailable
+from foretune.errors import BudgetExhausted, Conflict, ForetuneError, IdempotencyConflict, Unavailable
 from foretune.json_types import JsonObject
 from foretune.quasirandom import r_sequence
 from foretune.spaces import Space
@@ -82,6 +82,27 @@ async def suggest(
     if plan.fresh and request.wait_seconds > 0:
         proposals = await _proposals(bus, experiment_id, plan.fresh, request.wait_seconds)
     return await asyncio.to_thread(_accept, asked, proposals)
+
+
+async def suggest_next(
+    database: Database,
+    ledgers: LedgerBatches,
+    bus: Bus,
+    project: str,
+    experiment_id: str,
+    request: wire.SuggestionRequest,
+    once: Once | None,
+) -> wire.Suggestions:
+    """As `suggest`, for a caller whose first wish is fulfilled: without trials where there are none to get.
+
+    Raises IdempotencyConflict.
+    """
+    try:
+        return await suggest(database, ledgers, bus, project, experiment_id, request, once)
+    except IdempotencyConflict:
+        raise
+    except ForetuneError:
+        return wire.Suggestions(trials=[])
 
 
 @dataclass(frozen=True)

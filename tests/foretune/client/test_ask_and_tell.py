@@ -24,6 +24,7 @@ class Study:
 
     def __init__(self, service, max_trials: int = 3, lease_s: float = 60.0) -> None:
         self.service, self.max_trials, self.lease_s = service, max_trials, lease_s
+        self.asks = 0  # calls of /suggestions
         self.asked, self.told, self.beats, self.decision = 0, [], Counter(), "continue"
         self.lock = threading.Lock()
         service.on("POST", "/v1/experiments", lambda request: self.reply(self.info()))
@@ -54,18 +55,23 @@ class Study:
         }  # fmt: skip
 
     def suggest(self, request):
-        trials = []
+        self.asks += 1
+        trials = self.suggestions(request.json["count"])
+        if not trials:
+            return self.service.problem(409, "budget_exhausted", "all 3 trials are out")
+        return self.reply({"trials": trials})
+
+    def suggestions(self, count: int) -> list[dict[str, object]]:
+        trials: list[dict[str, object]] = []
         with self.lock:
-            for _ in range(min(request.json["count"], self.max_trials - self.asked)):
+            for _ in range(min(count, self.max_trials - self.asked)):
                 self.asked += 1
                 trials.append({
                     "id": f"tri_{self.asked}", "number": self.asked, "hyperparameters": {"x": 0.5 * self.asked},
                     "lr_schedule": {**SCHEDULE, "values": [0.1, 0.05]}, "origin": "gp",
                     "lease": self.lease(self.asked),
                 })  # fmt: skip
-        if not trials:
-            return self.service.problem(409, "budget_exhausted", "all 3 trials are out")
-        return self.reply({"trials": trials})
+        return trials
 
     def measured(self, request):
         self.told.append(("measured", request.json))
@@ -78,11 +84,18 @@ class Study:
 
     def completed(self, request):
         self.told.append(("completed", request.json))
-        return self.reply({})
+        ended = {
+            "id": "tri_1", "experiment": "exp_1", "number": 1, "state": "COMPLETED", "hyperparameters": {},
+            "origin": "gp", "attempts": 1, "epochs": 0, "seconds": 0.0, "created_at": self.now.isoformat(),
+        }  # fmt: skip
+        if "next" in request.json:
+            ended["next"] = {"trials": self.suggestions(request.json["next"]["count"])}
+        return self.reply(ended)
 
     @property
     def endings(self) -> list[dict[str, object]]:
-        return [{k: v for k, v in body.items() if k != "lease"} for kind, body in self.told if kind == "completed"]
+        without = {"lease", "next"}
+        return [{k: v for k, v in body.items() if k not in without} for kind, body in self.told if kind == "completed"]
 
 
 @pytest.fixture
@@ -113,11 +126,41 @@ def test_a_loop_reports_follows_decisions_and_ends_with_the_budget(study, experi
     # then every trial was measured and completed with its last value, under its own lease
     assert seen == [(1, 0.5, "gp"), (2, 1.0, "gp"), (3, 1.5, "gp")]
     assert study.endings == [{"value": 0.05}] * 3
+    # and each ending brought the next trial: asked was for the first, and why there is no fourth
+    assert study.asks == 2
     assert study.told[0] == (
         "measured",
         {"lease": "token-1",
          "measurements": [{"epoch": 1, "value": 0.1, "seconds": 0.1, "metrics": {"train_loss": 1.0}}]},
     )  # fmt: skip
+
+
+def test_an_ending_brings_the_next_trial_until_there_is_none(study, experiment) -> None:
+    # given / when
+    seen, trial = [], experiment.ask()
+    while trial is not None:
+        seen.append(trial)
+        trial = trial.complete_and_ask(math.nan if trial.number == 2 else 0.25 * trial.number)
+    # then the last answer had none, and a setting without a value counts as infeasible, as with `complete`
+    assert [one.number for one in seen] == [1, 2, 3]
+    assert all(one.closed for one in seen)
+    infeasible = {"outcome": "infeasible", "reason": "the value is nan"}
+    assert study.endings == [{"value": 0.25}, infeasible, {"value": 0.75}]
+    assert study.asks == 1
+
+
+def test_a_lost_answer_to_an_ending_is_asked_for_again_under_the_same_key(service, study, experiment) -> None:
+    # given a connection that breaks while the answer is on its way
+    trial = experiment.ask()
+    service.on("POST", "/v1/trials/tri_1/complete", service.drop(), study.completed)
+    # when
+    following = trial.complete_and_ask(0.5)
+    # then
+    assert following is not None
+    assert following.number == 2
+    first, second = service.sent("POST", "/v1/trials/tri_1/complete")
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+    assert first.json == second.json
 
 
 def test_the_learning_rate_follows_the_last_factor(study, experiment) -> None:
@@ -163,6 +206,7 @@ def test_the_loop_waits_while_the_experiment_is_paused_and_ends_when_it_is_cance
     service, study, experiment, monkeypatch
 ) -> None:
     monkeypatch.setattr("foretune.client.experiment._PAUSED_POLL_S", 0.01)
+    study.asked = 2  # one is left
     service.on(
         "POST",
         f"{EXPERIMENT}/suggestions",
@@ -172,7 +216,7 @@ def test_the_loop_waits_while_the_experiment_is_paused_and_ends_when_it_is_cance
         service.answer({"trials": []}),
         service.problem(409, "experiment_finished", "the experiment is CANCELED"),
     )
-    assert [trial.report(1, 0.1) and trial.number for trial in experiment.trials()] == [1]
+    assert [trial.report(1, 0.1) and trial.number for trial in experiment.trials()] == [3]
     assert list(experiment.trials()) == []
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from foretune.client import Client
 from foretune.errors import StorageFull
+from tests.conftest import wait_until
 from tests.service.api.conftest import EXTERNAL, Api, Serve, problem_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class TestReading:
 
     def test_the_same_file_is_the_same_data_set(self, api: Api, tmp_path: Path) -> None:
         first = upload(api, target="kind")
+        wait_until(lambda: len(kept(tmp_path)) == 1)  # the parser removes what was uploaded
         files = kept(tmp_path)
         again = upload(api, filename="other.csv", target="kind", name="second")
         assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])

@@ -43,6 +43,19 @@ def test_the_same_key_with_another_request_is_refused(api: Api) -> None:
     assert api.http.get(f"/v1/experiments/{experiment}").json()["state"] == "QUEUED"
 
 
+def test_an_ending_that_is_told_again_gets_the_same_next_trial(api: Api) -> None:
+    experiment = api.submit()
+    path, lease = api.lease(experiment)
+    ending = {"lease": lease, "value": 0.4, "next": {"count": 1, "wait_seconds": 0}}
+    first = api.http.post(f"{path}/complete", json=ending, headers=KEY)
+    again = api.http.post(f"{path}/complete", json=ending, headers=KEY)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert len(api.http.get(f"/v1/experiments/{experiment}/trials").json()["items"]) == 2
+    more = {**ending, "next": {"count": 2, "wait_seconds": 0}}
+    refused = api.http.post(f"{path}/complete", json=more, headers=KEY)
+    assert problem_of(refused)["code"] == "idempotency_conflict"
+
+
 def test_calls_at_the_same_time_have_one_effect(api: Api) -> None:
     with ThreadPoolExecutor(6) as threads:
         sent = [threads.submit(api.http.post, "/v1/experiments", json=EXTERNAL, headers=KEY) for _ in range(6)]

@@ -40,6 +40,35 @@ def test_a_trial_from_ask_to_end(api: Api) -> None:
     assert [one["id"] for one in listed] == [trial["id"]]
 
 
+def test_an_ending_asks_for_the_next_trial_in_the_same_call(api: Api) -> None:
+    experiment = api.submit(budget={"max_trials": 2})
+    path, lease = api.lease(experiment)
+    # when a trial ends and asks for more than there is
+    asked = {"count": 3, "wait_seconds": 0}
+    done = api.http.post(f"{path}/complete", json={"lease": lease, "value": 0.4, "next": asked}).json()
+    # then the ending is what it is without, and the next trials are as asked for by themselves
+    following = done.pop("next")["trials"]
+    assert api.http.get(path).json() == done
+    assert [(one["number"], bool(one["hyperparameters"])) for one in following] == [(2, True)]
+    # and when no trial is left, the ending stands, and asking says why there is none
+    last, lease = f"/v1/trials/{following[0]['id']}", following[0]["lease"]["token"]
+    done = api.http.post(f"{last}/complete", json={"lease": lease, "value": 0.3, "next": asked})
+    assert (done.status_code, done.json()["state"], done.json()["next"]) == (200, "COMPLETED", {"trials": []})
+    refused = api.http.post(f"/v1/experiments/{experiment}/suggestions", json=asked)
+    assert problem_of(refused)["code"] == "budget_exhausted"
+
+
+def test_an_ending_that_is_refused_leases_nothing(api: Api) -> None:
+    experiment = api.submit()
+    path, _ = api.lease(experiment)
+    asked = {"count": 1, "wait_seconds": 0}
+    stale = api.http.post(f"{path}/complete", json={"lease": "1.stale", "value": 0.4, "next": asked})
+    assert problem_of(stale)["code"] == "lease_lost"
+    wrong = api.http.post(f"{path}/complete", json={"lease": "1.stale", "value": 0.4, "next": {"count": 0}})
+    assert problem_of(wrong)["errors"][0]["loc"] == ["body", "next", "count"]  # type: ignore[index,call-overload]
+    assert len(api.http.get(f"/v1/experiments/{experiment}/trials").json()["items"]) == 1
+
+
 def test_a_stale_lease_writes_nothing(api: Api) -> None:
     path, _ = api.lease(api.submit())
     for verb, body in (

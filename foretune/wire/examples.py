@@ -6,6 +6,7 @@ from foretune.json_types import JsonObject, JsonValue
 
 _AT, _LATER, _END = "2026-11-02T09:30:00Z", "2026-11-02T09:30:02Z", "2026-11-02T09:34:00Z"
 _EXPERIMENT, _TRIAL = "exp_7d2k0m3v5x8z1b4c6f9h0j", "tri_3f5h7k9m1p2r4t6v8x0z2b"
+_NEXT_TRIAL = "tri_6h8k0m2p4r6t8v0x2z4b6d"
 _DATASET = "dst_5c1v8n3b6m9k2j4h7g0f1d"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -108,6 +109,22 @@ SUGGESTIONS: JsonObject = {
             "lease": LEASE,
         }
     ]
+}
+COMPLETED: JsonObject = {
+    **TRIAL,
+    "next": {
+        "trials": [
+            {
+                "id": _NEXT_TRIAL,
+                "number": 13,
+                "hyperparameters": HYPERPARAMETERS,
+                "lr_schedule": LR_SCHEDULE,
+                "origin": "gp",
+                "predicted": PREDICTED,
+                "lease": LEASE,
+            }
+        ]
+    },
 }
 MEASURED: JsonObject = {"decision": "continue", "lr_factor": 1.0, "lease": LEASE}
 RECOMMENDATIONS: JsonObject = {

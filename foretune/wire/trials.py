@@ -233,7 +233,7 @@ class Trial(Answer):
 class Completed(Trial):
     """A trial that has ended, and what its client asked for next."""
 
-    model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.TRIAL]}}
+    model_config = Answer.model_config | {"json_schema_extra": {"examples": [examples.COMPLETED]}}
 
     next: Suggestions | None = None
     """Answers the request's `next`: no trials when there are none to get now, and asking for suggestions says why."""

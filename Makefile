@@ -46,4 +46,5 @@ $(VENV)/%.stamp: pyproject.toml | $(VENV)/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
 	$(BIN)/python -m metalearner
 	$(BIN)/python -m workers.engine
+	$(BIN)/python -m service.embedded
 	touch $@

@@ -1,4 +1,7 @@
-"""Uploads become data sets; built-in ones are published."""
+"""Uploads become data sets; built-in ones are published.
+
+python -m workers.parsing             publishes the built-in ones where DATABASE_URL and ARTIFACTS_URL say
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from workers.datasets.dataset import Dataset
 from workers.datasets.meta_features import meta_features
 from workers.datasets.parse import parse
 from workers.datasets.views import views
-from workers.process import WorkerProcess
+from workers.process import WorkerProcess, this_process
 
 _log = structlog.get_logger(__name__)
 
@@ -80,3 +83,7 @@ def _parsed(dataset: Dataset, key: str) -> ParsedDataset:
         meta_features=meta_features(dataset),
         warnings=list(dataset.warnings),
     )
+
+
+if __name__ == "__main__":
+    publish_builtins(this_process())

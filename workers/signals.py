@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 
@@ -21,8 +22,10 @@ from celery.signals import (
 from celery.worker import state
 
 from service.bus.names import QUEUE_PROPOSE, QUEUE_TRAIN
+from service.db.migrate import wait_until_current
 from service.garbage import exempt_what_is_there
 from service.logs import configure_logging
+from service.settings import settings
 from workers.process import ask_to_drain, die_with_parent, forget_drain_file, name_drain_file, this_process
 
 _NICE = 5
@@ -49,7 +52,6 @@ def _ready(**_: object) -> None:
     signal.signal(signal.SIGTERM, _stop_gently)
     if QUEUE_PROPOSE not in _queues:
         return
-    from metalearner import warming
     from workers.desk import Desk
     from workers.parsing import publish_builtins
     from workers.presence import keep_signing
@@ -58,7 +60,7 @@ def _ready(**_: object) -> None:
     publish_builtins(process)
     Desk(process).start()
     keep_signing(process, "desk", device=None)
-    _beside(warming.warm_up)
+    _beside(_warm_up_proposals)
     exempt_what_is_there()
 
 
@@ -67,22 +69,41 @@ def _process_init(**_: object) -> None:
     """In a spawned pool process: torch is imported before the first job comes."""
     die_with_parent()
     configure_logging()
-    from metalearner import warming
     from workers.presence import keep_signing
     from workers.training import warm_up
 
     process = this_process()
+    wait_until_current(settings().database_url)
     device = warm_up(process)
     if device == "cpu":
         os.nice(_NICE)
+        _beside(_warm_up_training)
     keep_signing(process, "train", device=device)
-    _beside(warming.warm_up)
+    _beside(_warm_up_proposals)
     exempt_what_is_there()
 
 
+def _warm_up_training() -> None:
+    from workers.engine import compiled
+
+    compiled.warm_up()
+
+
+def _warm_up_proposals() -> None:
+    from metalearner import warming
+
+    warming.warm_up()
+
+
 def _beside(work: Callable[[], None]) -> None:
-    """Once this worker has said that it is there: nobody waits for it but who asks at once."""
-    threading.Thread(target=work, name="beside", daemon=True).start()
+    """What nobody waits for but who asks at once; whatever else starts now goes first."""
+
+    def run() -> None:
+        if sys.platform == "linux":  # elsewhere it would be the whole process
+            os.nice(_NICE)
+        work()
+
+    threading.Thread(target=run, name="beside", daemon=True).start()
 
 
 def _stop_gently(*_: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from service.usecases import shifts
 from service.usecases.proposals import StoredExperiment, StoredTrial
 from workers.datasets import dataset as canonical
 from workers.datasets.prepare import PreparedData, prepare, views
-from workers.engine import METRICS, Precision, TrialSpec, choose_device, compiled, trial_spec
+from workers.engine import METRICS, Precision, TrialSpec, choose_device, trial_spec
 from workers.networks import Network, get_network, networks
 from workers.process import WorkerProcess
 from workers.seeds import trial_seed
@@ -31,9 +30,6 @@ _log = structlog.get_logger(__name__)
 def warm_up(process: WorkerProcess) -> str:
     """Imports torch (by importing this module), chooses the device and publishes what can be trained. The device."""
     device = device_name()
-    if device == "cpu":
-        # Beside the rest: nobody waits for it but a first trial that comes at once.
-        threading.Thread(target=compiled.warm_up, name="compiled", daemon=True).start()
     with process.database.transaction() as tx:
         network_usecase.publish(tx, [describe(network) for network in networks().values()])
     _log.info("worker_ready", device=device)

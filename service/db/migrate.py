@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _FOLDER = Path(migrations.__file__).parent
 _CONNECT_TRIES = 20
 _CONNECT_PAUSE_S = 0.5
+_POLL_S = 0.05
 
 
 class SchemaTooNew(ForetuneError):
@@ -76,6 +77,20 @@ def check(database_url: str, *, tries: int = _CONNECT_TRIES) -> None:
             f"the database is at revision {revision or 'none'} and this code needs {head()}: "
             "run `python -m service.db.migrate`"
         )
+
+
+def wait_until_current(database_url: str) -> None:
+    """Returns once the schema is the one that this code needs: whoever migrates may still be at it.
+
+    Raises SchemaTooNew.
+    """
+    while True:
+        try:
+            if _is_current(_revision(database_url, tries=1)):
+                return
+        except Unavailable:
+            pass  # it is still starting
+        time.sleep(_POLL_S)
 
 
 def alembic_config() -> Config:

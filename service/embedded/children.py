@@ -75,30 +75,44 @@ def fork_server(plan: StackPlan) -> ChildSpec:
 def api(plan: StackPlan) -> ChildSpec:
     """The HTTP API."""
     arguments = ("--host", plan.host, "--port", str(plan.port))
-    return _python_child(plan, "api", API_STAGE, ("service.api.app",), "service.api", *arguments, stop_timeout_s=10.0)
+    return _python_child(
+        plan,
+        "api",
+        API_STAGE,
+        ("service.api.app",),
+        "service.api",
+        *arguments,
+        gate=plan.layout.gate,
+        stop_timeout_s=10.0,
+    )
 
 
 def desk_worker(plan: StackPlan) -> ChildSpec:
     """The worker for everything but training: four threads."""
     pool = ("-P", "threads", "-c", "4")
-    return _worker(plan, "desk", DESK_QUEUES, pool, imports=(*_CELERY, *_DESK), stop_timeout_s=15.0)
+    imports, gate = (*_CELERY, *_DESK), plan.layout.gate
+    return _worker(plan, "desk", DESK_QUEUES, pool, imports=imports, gate=gate, stop_timeout_s=15.0)
 
 
 def train_worker(plan: StackPlan, number: int, gpus: tuple[str, ...] = ()) -> ChildSpec:
-    """Train worker `number`, from 1; with GPUs it sees one of them alone."""
+    """Train worker `number`, from 1; with GPUs it sees one of them alone.
+
+    It is not gated: its pool process imports torch first, longer than anything else of a start takes, and waits for the
+    schema by itself.
+    """
     pool = ("-P", "prefork", "-c", "1")
     # SIGTERM as "finish the epoch, checkpoint, hand back", within the worker's soft shutdown time.
     extra = {"REMAP_SIGTERM": "SIGQUIT"}
     if gpus:
         extra["CUDA_VISIBLE_DEVICES"] = gpus[(number - 1) % len(gpus)]
-    return _worker(plan, f"train-{number}", "train", pool, extra, stop_timeout_s=40.0)
+    return _worker(plan, f"train-{number}", "train", pool, extra, gate=None, stop_timeout_s=40.0)
 
 
 def beat(plan: StackPlan) -> ChildSpec:
     """The clock that sends upkeep on its way."""
     schedule = str(plan.layout.run / "beat-schedule")
     arguments = ("-A", "workers.app", "beat", "-s", schedule, "-l", plan.log_level)
-    return _python_child(plan, "beat", API_STAGE, (), "celery", *arguments, stop_timeout_s=5.0)
+    return _python_child(plan, "beat", API_STAGE, (), "celery", *arguments, gate=plan.layout.gate, stop_timeout_s=5.0)
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -127,6 +141,7 @@ def _worker(
     extra: Mapping[str, str] | None = None,
     *,
     imports: tuple[str, ...] = _CELERY,
+    gate: Path | None,
     stop_timeout_s: float,
 ) -> ChildSpec:
     # Without mingle and gossip: workers here share everything through Postgres, and mingling costs a second at the
@@ -134,7 +149,7 @@ def _worker(
     quiet = ("--without-mingle", "--without-gossip")
     arguments = ("-A", "workers.app", "worker", "-Q", queues, *pool, "-n", f"{name}@%h", "-l", plan.log_level, *quiet)
     return _python_child(
-        plan, name, WORKER_STAGE, imports, "celery", *arguments, extra=extra, stop_timeout_s=stop_timeout_s
+        plan, name, WORKER_STAGE, imports, "celery", *arguments, extra=extra, gate=gate, stop_timeout_s=stop_timeout_s
     )
 
 
@@ -146,12 +161,13 @@ def _python_child(
     module: str,
     *arguments: str,
     extra: Mapping[str, str] | None = None,
+    gate: Path | None,
     stop_timeout_s: float,
 ) -> ChildSpec:
     return ChildSpec(
         name=name,
-        argv=command(plan.layout.gate, imports, module, *arguments),
-        gated=gated(plan.layout.gate, imports, module, *arguments),
+        argv=command(gate, imports, module, *arguments),
+        gated=gated(gate, imports, module, *arguments),
         log=plan.layout.log(name),
         environment={**_environment(plan), **(extra or {})},
         # `python -m` imports from the working folder first: not the user's, which may hold anything.

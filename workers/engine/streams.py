@@ -7,11 +7,14 @@ the seed and from k and e, so a trial draws the same numbers alone, beside other
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
+_global_state = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,16 @@ def seed_global(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def kept_global_state() -> Iterator[None]:
-    """Restores torch's global CPU generator afterwards, so that the engine changes nobody else's draws."""
-    state = torch.default_generator.get_state()
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(state)
+    """Restores torch's global CPU generator afterwards, so that the engine changes nobody else's draws.
+
+    All threads share the generator: one engine at a time has it.
+    """
+    with _global_state:
+        state = torch.default_generator.get_state()
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(state)
 
 
 def _signed(seed: int) -> int:

@@ -1,5 +1,7 @@
 """Random streams."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 
@@ -33,3 +35,16 @@ def test_a_run_of_a_stream_is_its_positions_one_by_one():
 def test_large_and_negative_looking_seeds_are_taken():
     for seed in (0, 2**63, 2**64 - 1):
         assert torch.rand(1, generator=streams.generator(seed)).item() < 1.0
+
+
+def test_threads_that_draw_from_the_global_generator_do_not_disturb_each_other():
+    def drawn(seed: int) -> list[float]:
+        with streams.kept_global_state():
+            streams.seed_global(seed, torch.device("cpu"))
+            return [float(torch.rand(1)) for _ in range(300)]
+
+    before = torch.default_generator.get_state()
+    alone = [drawn(seed) for seed in range(20)]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(drawn, range(20))) == alone
+    assert torch.equal(torch.default_generator.get_state(), before)

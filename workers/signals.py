@@ -73,7 +73,7 @@ def _process_init(**_: object) -> None:
     from workers.training import warm_up
 
     process = this_process()
-    wait_until_current(settings().database_url)
+    wait_until_current(settings().database_url, lambda why: _log.warning("waiting", reason=why))
     device = warm_up(process)
     if device == "cpu":
         os.nice(_NICE)

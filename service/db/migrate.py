@@ -7,8 +7,10 @@ When the schema is current that costs one SELECT: neither Alembic nor SQLAlchemy
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ _FOLDER = Path(migrations.__file__).parent
 _CONNECT_TRIES = 20
 _CONNECT_PAUSE_S = 0.5
 _POLL_S = 0.05
+_WARN_AFTER_S = 10.0
 
 
 class SchemaTooNew(ForetuneError):
@@ -79,17 +82,20 @@ def check(database_url: str, *, tries: int = _CONNECT_TRIES) -> None:
         )
 
 
-def wait_until_current(database_url: str) -> None:
+def wait_until_current(database_url: str, warn: Callable[[str], None]) -> None:
     """Returns once the schema is the one that this code needs: whoever migrates may still be at it.
 
-    Raises SchemaTooNew.
+    `warn` is told once what is waited for, after ten seconds. Raises SchemaTooNew.
     """
+    warn_at = time.monotonic() + _WARN_AFTER_S
     while True:
         try:
-            if _is_current(_revision(database_url, tries=1)):
-                return
-        except Unavailable:
-            pass  # it is still starting
+            check(database_url, tries=1)
+            return
+        except (SchemaBehind, Unavailable) as error:
+            if time.monotonic() >= warn_at:
+                warn(error.message)
+                warn_at = math.inf
         time.sleep(_POLL_S)
 
 

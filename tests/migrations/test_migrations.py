@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from queue import SimpleQueue
 
 import pytest
 from alembic import command
@@ -191,3 +192,16 @@ def run_command(database_url: str) -> tuple[int, str, str]:
         env={"DATABASE_URL": database_url, "PATH": ""},
     )
     return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_a_worker_waits_for_whoever_migrates(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "_WARN_AFTER_S", 0.0)
+    said: SimpleQueue[str] = SimpleQueue()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(migrate.wait_until_current, empty_database_url, said.put)
+        # it says what it waits for, once, and goes on as soon as the schema is there
+        assert "run `python -m service.db.migrate`" in said.get(timeout=30)
+        assert not waiting.done()
+        migrate.upgrade(empty_database_url)
+        waiting.result(timeout=30)
+    assert said.empty()

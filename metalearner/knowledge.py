@@ -15,10 +15,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from metalearner import gp, quasirandom
-from metalearner.arrays import Array, Index
+from metalearner.arrays import Array, Index, ranks
 from metalearner.levels import Levels
 from metalearner.listing import Shortlist
 from metalearner.values import Evidence
@@ -110,7 +109,7 @@ def agreement(means: Array, weights: Array) -> float:
     for weight, own in zip(weights, means, strict=True):
         if weight < 1.0:
             others = (common - weight * own) / (1.0 - weight)
-            found += weight * correlation(rankdata(own), rankdata(others))
+            found += weight * correlation(ranks(own), ranks(others))
     effective = 1.0 / float((weights**2).sum())
     return float(max(0.0, found) * (1.0 - 1.0 / max(effective, 1.0)))
 

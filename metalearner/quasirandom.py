@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import qmc
 
 from metalearner.arrays import Array
 
@@ -20,6 +19,8 @@ def point(dimensions: int, seed: int, index: int) -> Array:
 
 @lru_cache(maxsize=64)
 def _block(dimensions: int, seed: int, block: int) -> Array:
+    from scipy.stats import qmc  # as long as numpy, scipy's other parts and numba together
+
     sequence = qmc.Sobol(dimensions, scramble=True, rng=np.random.default_rng([seed % 2**63, 0x50B01]))
     if block:
         sequence.fast_forward(block * _BLOCK)

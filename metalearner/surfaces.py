@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from metalearner import gp
-from metalearner.arrays import Array
+from metalearner.arrays import Array, ranks
 from metalearner.encoding import Encoding, comparable
 from metalearner.histories import Source, TaskHistory, source
 from metalearner.portfolio import chosen_trials
@@ -70,8 +69,8 @@ def kind_of(history: TaskHistory) -> str:
 
 def correlations(scores: Array) -> Array:
     """Spearman's rank correlation of all pairs of rows: (H, P) -> (H, H)."""
-    ranks = rankdata(scores, axis=1)
-    centred = ranks - ranks.mean(1, keepdims=True)
+    ranked = ranks(scores)
+    centred = ranked - ranked.mean(1, keepdims=True)
     lengths = np.sqrt((centred**2).sum(1))
     scaled = centred / np.where(lengths > 0.0, lengths, 1.0)[:, None]
     return np.asarray(np.clip(scaled @ scaled.T, -1.0, 1.0))

@@ -1,4 +1,6 @@
-"""Compiles what is compiled, or reads what was compiled before, so that the first proposal does not wait for it."""
+"""Compiles what is compiled, or reads what was compiled before, and imports what was not needed yet, so that the first
+proposal does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import numpy as np
 from foretune.metrics import Goal
 from foretune.parameters import Categorical, Float, Int
 from foretune.spaces import Space
-from metalearner import gp
+from metalearner import gp, quasirandom
 from metalearner.acquisition import log_expected_improvement
 from metalearner.arrays import Array
 from metalearner.compiled_outcomes import spread_out
@@ -22,6 +24,7 @@ _SPACE = Space.of(Float("x", 0.0, 1.0), Int("n", 1, 3), Categorical("c", ["a", "
 
 def warm_up() -> None:
     """Calls everything compiled once, on next to nothing, with the types that it is called with."""
+    quasirandom.point(1, 0, 0)
     encoding = Encoding.of(_SPACE)
     rows = encoding.encode_all([{"x": 0.1, "n": 1, "c": "a"}, {"x": 0.2, "n": 1, "c": "a"}, {"x": 0.9, "n": 3}])
     features, losses = encoding.features(rows), np.array([0.0, 0.0, 1.0])

@@ -1,6 +1,6 @@
 """The Celery application of a worker: `celery -A workers.app worker -Q train …`.
 
-A *train* worker has one pool process a device, spawned because CUDA does not survive a fork. A *desk* worker
+A *train* worker has one pool process a device, forked off before torch is imported (ADR 15). A *desk* worker
 (`-Q propose,datasets,upkeep,meta -P threads`) answers calls, parses uploads, fits models of histories and does the
 upkeep.
 """
@@ -13,5 +13,5 @@ import workers.signals  # noqa: F401 - connects them
 from service.bus.tasks import celery_app
 
 app: Celery = celery_app()
-# Spawned pool processes import these too.
+# Pool processes import these too.
 app.conf.update(imports=("workers.signals", "workers.tasks"))

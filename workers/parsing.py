@@ -14,7 +14,6 @@ from workers.datasets import dataset as canonical
 from workers.datasets.builtin import BUILTIN_NAMES, load_builtin
 from workers.datasets.dataset import Dataset
 from workers.datasets.meta_features import meta_features
-from workers.datasets.parse import parse
 from workers.datasets.views import views
 from workers.process import WorkerProcess, this_process
 
@@ -23,6 +22,8 @@ _log = structlog.get_logger(__name__)
 
 def parse_dataset(process: WorkerProcess, dataset_id: str) -> None:
     """Parses an upload, keeps its canonical form, and tells what came out. Doing it twice is harmless."""
+    from workers.datasets.parse import parse  # A desk imports the readers once it has signed in.
+
     with process.database.transaction() as tx:
         source = usecase.parsing_source(tx, dataset_id)
     if source is None:

@@ -22,7 +22,7 @@ _DRAIN_FILE = "FORETUNE_DRAIN_FILE"
 
 @dataclass(frozen=True)
 class WorkerProcess:
-    """Made once a process, after the fork or spawn."""
+    """Made once a process, after the fork."""
 
     id: str
     database: Database

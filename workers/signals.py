@@ -1,4 +1,4 @@
-"""What happens when a worker starts and stops. Imported by its main process and by each spawned pool process."""
+"""What happens when a worker starts and stops. Imported by its main process and by each pool process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from celery.signals import (
 )
 from celery.worker import state
 
-from service.bus.names import QUEUE_PROPOSE, QUEUE_TRAIN
+from service.bus.names import QUEUE_PROPOSE
 from service.db.migrate import wait_until_current
 from service.garbage import exempt_what_is_there
 from service.logs import configure_logging
@@ -60,13 +60,13 @@ def _ready(**_: object) -> None:
     publish_builtins(process)
     Desk(process).start()
     keep_signing(process, "desk", device=None)
-    _beside(_warm_up_proposals)
+    _beside(_warm_up_desk)
     exempt_what_is_there()
 
 
 @worker_process_init.connect
 def _process_init(**_: object) -> None:
-    """In a spawned pool process: torch is imported before the first job comes."""
+    """In a pool process: torch is imported before the first job comes."""
     die_with_parent()
     configure_logging()
     from workers.presence import keep_signing
@@ -87,6 +87,11 @@ def _warm_up_training() -> None:
     from workers.engine import compiled
 
     compiled.warm_up()
+
+
+def _warm_up_desk() -> None:
+    _warm_up_proposals()
+    import workers.datasets.parse  # noqa: F401 - the first upload does not wait for its readers
 
 
 def _warm_up_proposals() -> None:
@@ -120,8 +125,9 @@ def _stop_gently(*_: object) -> None:
 def _shutting_down(**_: object) -> None:
     """Runs in a signal handler: tell the pool to hand back at the next epoch, and return."""
     ask_to_drain()
-    if QUEUE_TRAIN not in _queues:
-        threading.Thread(target=_sign_off, daemon=True).start()
+    if QUEUE_PROPOSE in _queues:
+        # No daemon: the process may be through with everything else before this is.
+        threading.Thread(target=_sign_off).start()
 
 
 @worker_process_shutdown.connect

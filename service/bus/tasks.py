@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,8 +52,9 @@ def celery_app() -> Celery:
         task_store_errors_even_if_ignored=False,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
-        worker_pool_start_method="spawn",
-        # A spawned child imports torch before it is up: on a busy machine that takes longer than the four seconds after
+        # A fork shares what is imported already. CUDA survives it: torch is imported in the child alone.
+        worker_pool_start_method="fork" if sys.platform == "linux" else "spawn",
+        # A child imports torch before it is up: on a busy machine that takes longer than the four seconds after
         # which Celery kills it and starts anew, for ever.
         worker_proc_alive_timeout=120.0,
         worker_soft_shutdown_timeout=20.0,

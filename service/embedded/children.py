@@ -21,24 +21,19 @@ WORKER_STAGE = 2
 DESK_QUEUES = "propose,datasets,upkeep,meta"
 _CELERY = ("celery.bin.celery", "celery.bin.worker", "celery.apps.worker", "kombu.transport.redis", "workers.app")
 _DESK = ("workers.desk", "workers.parsing")
-# What at least two of the processes need, and whose import looks at no setting that differs between them.
+# What at least two of the forked processes need, and whose import looks at no setting that differs between them. The
+# pool process of a train worker is a fork of a fork, so it needs torch besides, and little else.
 SHARED_IMPORTS = (
-    "celery.bin.celery",
+    *_CELERY[:-1],
     "celery.app.amqp",
     "celery.app.control",
-    "kombu.transport.redis",
     "service.artifacts",
-    "service.bus",
-    "service.db.session",
     "service.logs",
+    "service.usecases.checkpoints",
     "service.usecases.datasets",
-    "service.usecases.experiments",
-    "service.usecases.health",
-    "service.usecases.histories",
-    "service.usecases.recommendations",
     "service.usecases.shifts",
-    "service.usecases.suggestions",
     "service.usecases.upkeep",
+    "workers.proposals",
 )
 
 
@@ -67,13 +62,14 @@ def fork_server(plan: StackPlan) -> ChildSpec:
         name="forkserver",
         argv=(sys.executable, "-m", "service.embedded.forkserver", ",".join(SHARED_IMPORTS)),
         log=plan.layout.log("forkserver"),
-        environment=_environment(plan),
+        # It must not have threads when it forks, and numpy's BLAS starts some. Training uses one in any case.
+        environment={**_environment(plan), "OPENBLAS_NUM_THREADS": "1"},
         folder=plan.layout.run,
     )
 
 
 def api(plan: StackPlan) -> ChildSpec:
-    """The HTTP API."""
+    """The HTTP API: a program of its own, which imports while the fork server does."""
     arguments = ("--host", plan.host, "--port", str(plan.port))
     return _python_child(
         plan,
@@ -83,6 +79,7 @@ def api(plan: StackPlan) -> ChildSpec:
         "service.api",
         *arguments,
         gate=plan.layout.gate,
+        forked=False,
         stop_timeout_s=10.0,
     )
 
@@ -162,12 +159,13 @@ def _python_child(
     *arguments: str,
     extra: Mapping[str, str] | None = None,
     gate: Path | None,
+    forked: bool = True,
     stop_timeout_s: float,
 ) -> ChildSpec:
     return ChildSpec(
         name=name,
         argv=command(gate, imports, module, *arguments),
-        gated=gated(gate, imports, module, *arguments),
+        gated=gated(gate, imports, module, *arguments) if forked else None,
         log=plan.layout.log(name),
         environment={**_environment(plan), **(extra or {})},
         # `python -m` imports from the working folder first: not the user's, which may hold anything.

@@ -33,7 +33,8 @@ from service.embedded.supervisor import Supervisor
 
 SERVER_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 120.0
-_READY_POLL_S = 0.02
+_READY_POLL_S = 0.05
+"""Asked more often, the answers take time from what is waited for."""
 
 
 def _first_children(plan: StackPlan) -> list[ChildSpec]:

@@ -84,7 +84,7 @@ class Live:
 
     def pool_pid(self, worker: str) -> int:
         """The pool process of a train worker: the one in which torch runs."""
-        (child,) = [pid for pid in children(self.pid(worker)) if b"spawn_main" in command_line(pid)]
+        (child,) = children(self.pid(worker))
         return child
 
     def sql(self, statement: str, **values: object) -> None:
@@ -125,10 +125,6 @@ def _changed(body: JsonObject, changes: JsonObject) -> JsonObject:
 def children(pid: int) -> list[int]:
     threads = Path(f"/proc/{pid}/task").iterdir()
     return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-
-
-def command_line(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @pytest.fixture

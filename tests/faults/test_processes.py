@@ -104,6 +104,13 @@ class TestWorkers:
         whole_log(events)
         assert live.curves(experiment) == undisturbed
 
+    def test_stopped_they_are_missed_at_once(self, live: Live) -> None:
+        live.stop("desk", "train-1")
+        answer = live.http.get("/readyz")
+        assert (answer.status_code, answer.json()["parts"]["workers"][:13]) == (503, "none was seen")
+        live.resume("desk", "train-1")
+        live.wait_until_ready()
+
     def test_a_desk_that_dies_leaves_clients_with_fallbacks(self, live: Live) -> None:
         experiment = live.external()
         live.stop("desk")

@@ -54,8 +54,7 @@ class Arena:
         with suppress(OSError):
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 for child in (thread / "children").read_text().split():
-                    if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                        return int(child)
+                    return int(child)
         return None
 
     def backend_pid(self) -> int | None:

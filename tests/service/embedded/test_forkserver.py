@@ -224,13 +224,14 @@ class TestServer:
             os.kill(orphan, signal.SIGKILL)
 
 
-def test_what_is_shared_exists_and_starts_no_thread(folder: Path) -> None:
+def test_what_is_shared_exists_and_starts_no_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that is gone would silently cost every start a second; a thread would make forking unsafe."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
     program = (
-        "import sys, threading\n"
+        "import os, sys\n"
         "from service.embedded import gate\n"
         "gate.import_all(sys.argv[1])\n"
-        "print(threading.active_count(), 'torch' in sys.modules, 'numpy' in sys.modules)"
+        "print(len(os.listdir('/proc/self/task')), 'torch' in sys.modules, 'scipy.stats' in sys.modules)"
     )
     plan = StackPlan(Layout.of(folder), "127.0.0.1", 1, 1, "postgresql+psycopg://x@/x", "unix:///x")
     environment = {**os.environ, **(children.fork_server(plan).environment or {})}
@@ -243,11 +244,12 @@ def test_what_is_shared_exists_and_starts_no_thread(folder: Path) -> None:
 
 def test_what_each_process_imports_before_the_gate_exists(folder: Path) -> None:
     plan = StackPlan(Layout.of(folder), "127.0.0.1", 1, 1, "postgresql+psycopg://x@/x", "unix:///x")
-    for spec in (children.api(plan), children.desk_worker(plan), children.train_worker(plan, 1), children.beat(plan)):
-        assert spec.gated is not None
-        for name in filter(None, spec.gated[1].split(",")):
+    forked = [children.desk_worker(plan), children.train_worker(plan, 1), children.beat(plan)]
+    for spec in (children.api(plan), *forked):
+        for name in filter(None, spec.argv[4].split(",")):
             assert importlib.util.find_spec(name) is not None, name
-        assert spec.argv[3:] == spec.gated
+    assert [spec.argv[3:] for spec in forked] == [spec.gated for spec in forked]
+    assert children.api(plan).gated is None
 
 
 def _server_pid(folder: Path) -> int:

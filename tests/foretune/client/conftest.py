@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from foretune.client import Client, RetryPolicy
+from tests.foretune.client.study import Study
 
 
 @dataclass(frozen=True)
@@ -225,3 +226,13 @@ def secure_service(tmp_path: Path) -> Iterator[tuple[ScriptedService, Path]]:
     scripted = ScriptedService(context)
     yield scripted, certificate
     scripted.stop()
+
+
+@pytest.fixture
+def study(service) -> Study:
+    return Study(service)
+
+
+@pytest.fixture
+def experiment(client, study):
+    return client.experiments.get("exp_1")

@@ -1,118 +1,15 @@
-"""The ask/tell loop: reports, decisions, endings, leases that stay alive by themselves."""
+"""The ask/tell loop: reports, decisions, endings."""
 
 from __future__ import annotations
 
 import gc
 import math
-import threading
-import time
-from collections import Counter
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from foretune import Client, Float, Schedule, TrialInfeasible
-from foretune.client.leases import beat_interval_s
-from foretune.errors import BudgetExhausted, ClientError, ConnectionFailed, InvalidExperiment, LeaseLost
-
-EXPERIMENT = "/v1/experiments/exp_1"
-SCHEDULE = {"peak": 0.1, "warmup_fraction": 0, "plateau_fraction": 0, "decay_exponent": 1, "final_fraction": 0}
-
-
-class Study:
-    """An external experiment on the scripted service, which keeps count of what it is told."""
-
-    def __init__(self, service, max_trials: int = 3, lease_s: float = 60.0) -> None:
-        self.service, self.max_trials, self.lease_s = service, max_trials, lease_s
-        self.asks = 0  # calls of /suggestions
-        self.asked, self.told, self.beats, self.decision = 0, [], Counter(), "continue"
-        self.lock = threading.Lock()
-        service.on("POST", "/v1/experiments", lambda request: self.reply(self.info()))
-        service.on("GET", EXPERIMENT, lambda request: self.reply(self.info()))
-        service.on("POST", f"{EXPERIMENT}/suggestions", self.suggest)
-        for n in range(1, max_trials + 1):
-            service.on("POST", f"/v1/trials/tri_{n}/measurements", self.measured)
-            service.on("POST", f"/v1/trials/tri_{n}/heartbeat", self.beaten)
-            service.on("POST", f"/v1/trials/tri_{n}/complete", self.completed)
-
-    @property
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def reply(self, body: object):
-        return self.service.answer(body)
-
-    def lease(self, n: object) -> dict[str, object]:
-        return {"token": f"token-{n}", "expires_at": (self.now + timedelta(seconds=self.lease_s)).isoformat()}
-
-    def info(self) -> dict[str, object]:
-        return {
-            "id": "exp_1", "name": "n", "state": "RUNNING", "mode": "external", "created_at": self.now.isoformat(),
-            "metric": {"name": "val_loss", "goal": "minimize"}, "space": [], "fixed": {}, "budget": {},
-            "stopping": "auto", "proposer": "auto", "priors": "auto", "parallelism": 1, "seed": 0,
-            "share_history": True, "labels": {}, "features": {}, "last_event": 0,
-            "progress": {"trials": {}, "epochs": 0, "seconds": 0, "fraction": 0},
-        }  # fmt: skip
-
-    def suggest(self, request):
-        self.asks += 1
-        trials = self.suggestions(request.json["count"])
-        if not trials:
-            return self.service.problem(409, "budget_exhausted", "all 3 trials are out")
-        return self.reply({"trials": trials})
-
-    def suggestions(self, count: int) -> list[dict[str, object]]:
-        trials: list[dict[str, object]] = []
-        with self.lock:
-            for _ in range(min(count, self.max_trials - self.asked)):
-                self.asked += 1
-                trials.append({
-                    "id": f"tri_{self.asked}", "number": self.asked, "hyperparameters": {"x": 0.5 * self.asked},
-                    "lr_schedule": {**SCHEDULE, "values": [0.1, 0.05]}, "origin": "gp",
-                    "lease": self.lease(self.asked),
-                })  # fmt: skip
-        return trials
-
-    def measured(self, request):
-        self.told.append(("measured", request.json))
-        answer = {"decision": self.decision, "lr_factor": 0.5, "lease": self.lease(request.path.split("_")[1][0])}
-        return self.reply(answer)
-
-    def beaten(self, request):
-        self.beats[request.json["lease"]] += 1
-        return self.reply({"lease": self.lease(request.json["lease"].removeprefix("token-"))})
-
-    def completed(self, request):
-        self.told.append(("completed", request.json))
-        ended = {
-            "id": "tri_1", "experiment": "exp_1", "number": 1, "state": "COMPLETED", "hyperparameters": {},
-            "origin": "gp", "attempts": 1, "epochs": 0, "seconds": 0.0, "created_at": self.now.isoformat(),
-        }  # fmt: skip
-        if "next" in request.json:
-            ended["next"] = {"trials": self.suggestions(request.json["next"]["count"])}
-        return self.reply(ended)
-
-    @property
-    def endings(self) -> list[dict[str, object]]:
-        without = {"lease", "next"}
-        return [{k: v for k, v in body.items() if k not in without} for kind, body in self.told if kind == "completed"]
-
-
-@pytest.fixture
-def study(service) -> Study:
-    return Study(service)
-
-
-@pytest.fixture
-def experiment(client, study):
-    return client.experiments.get("exp_1")
-
-
-def eventually(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
+from foretune import TrialInfeasible
+from foretune.errors import BudgetExhausted, ClientError
+from tests.foretune.client.study import EXPERIMENT, Study
 
 
 def test_a_loop_reports_follows_decisions_and_ends_with_the_budget(study, experiment) -> None:
@@ -267,14 +164,6 @@ def test_an_ended_trial_takes_no_more_reports(study, experiment) -> None:
         trial.report(1, 0.5)
 
 
-def test_a_lost_lease_is_raised_by_the_report_and_the_trial_is_over(service, study, experiment) -> None:
-    service.on("POST", "/v1/trials/tri_1/measurements", service.problem(409, "lease_lost", "attempt 2 has it"))
-    with pytest.raises(LeaseLost, match="attempt 2 has it"), experiment.ask() as trial:
-        trial.report(1, 0.5)
-    assert trial.closed
-    assert study.endings == []
-
-
 def test_leaving_the_loop_hands_the_open_trial_back(study, experiment) -> None:
     left = None
     for trial in experiment.trials():
@@ -335,106 +224,3 @@ def test_asking_for_many_leases_all_of_them(study, experiment) -> None:
     assert [trial.number for trial in experiment.ask_many(5)] == [1, 2, 3]
     with pytest.raises(BudgetExhausted, match="all 3 trials are out"):
         experiment.ask()
-
-
-def test_leases_of_slow_trials_stay_alive_and_end_with_them(service, client) -> None:
-    # given two trials with short leases that report nothing for a while
-    study = Study(service, lease_s=0.9)
-    experiment = client.experiments.get("exp_1")
-    with experiment.ask() as first:
-        second = experiment.ask()
-        # when / then both leases are kept
-        eventually(lambda: study.beats["token-1"] >= 2 and study.beats["token-2"] >= 2)
-        first.complete(1.0)
-        # and after its end, a trial's lease is left alone while the other's is kept
-        done = study.beats["token-1"]
-        before = study.beats["token-2"]
-        eventually(lambda: study.beats["token-2"] >= before + 3)
-        assert study.beats["token-1"] <= done + 1
-    second.hand_back()
-
-
-def test_a_heartbeat_survives_a_restart_and_brings_a_lost_lease_to_the_next_report(service, client) -> None:
-    # given a slow trial
-    study = Study(service, lease_s=0.9)
-    experiment = client.experiments.get("exp_1")
-    trial = experiment.ask()
-    # when the service goes away and comes back
-    service.stop()
-    time.sleep(0.5)
-    service.start()
-    # then the beats go on
-    before = study.beats["token-1"]
-    eventually(lambda: study.beats["token-1"] > before)
-    # and when someone else got the trial, the next report says so without asking the service
-    service.on("POST", "/v1/trials/tri_1/heartbeat", service.problem(409, "lease_lost", "it ran out"))
-    sent = len(service.sent("POST", "/v1/trials/tri_1/heartbeat"))
-    eventually(lambda: len(service.sent("POST", "/v1/trials/tri_1/heartbeat")) > sent)
-    eventually(lambda: trial._lost is not None)
-    with pytest.raises(LeaseLost, match="it ran out"):
-        trial.report(1, 0.5)
-    assert study.told == []
-
-
-def test_a_forgotten_trial_is_not_kept_from_others(service, client) -> None:
-    # given a trial that the program drops
-    study = Study(service, lease_s=0.9)
-    trial = client.experiments.get("exp_1").ask()
-    eventually(lambda: study.beats["token-1"] >= 1)
-    heartbeat = client._heartbeat
-    # when
-    del trial
-    gc.collect()
-    # then the heartbeat has nothing left to do and ends
-    eventually(lambda: not heartbeat.alive)
-
-
-def test_an_unreachable_service_in_the_block_is_the_error_that_arrives(service, study, client) -> None:
-    experiment = client.experiments.get("exp_1")
-    trial = experiment.ask()
-    service.stop()
-    client._transport.retry = type(client._transport.retry)(give_up_after_s=0.0)
-    with pytest.raises(ConnectionFailed), trial:
-        trial.report(1, 0.1)
-    assert trial.closed
-
-
-def test_the_beat_goes_by_the_services_clock() -> None:
-    # given a service whose clock is an hour ahead of ours, and leases of a minute
-    ours = datetime(2026, 1, 1, tzinfo=UTC)
-    theirs = ours + timedelta(hours=1)
-    assert beat_interval_s(theirs + timedelta(seconds=60), theirs, ours) == 20.0
-    # when it does not tell its time, ours must do, and an expiry in our past is no reason to stop
-    assert beat_interval_s(ours + timedelta(seconds=60), None, ours) == 20.0
-    assert beat_interval_s(ours - timedelta(hours=1), None, ours) == 20.0
-
-
-def test_create_sends_what_was_given_and_nothing_else(service, study, client) -> None:
-    client.experiments.create(
-        mode="external",
-        space=[Float("lr", 1e-5, 0.1, log=True), Schedule(), {"name": "k", "type": "int", "low": 1, "high": 9}],
-        metric=("val_loss", "minimize"),
-        budget={"max_trials": 50},
-    )
-    sent = service.sent("POST", "/v1/experiments")[0]
-    assert sent.json == {
-        "mode": "external",
-        "space": [
-            {"name": "lr", "type": "float", "low": 1e-5, "high": 0.1, "log": True},
-            {"name": "lr_schedule", "type": "schedule", "role": "lr_schedule"},
-            {"name": "k", "type": "int", "low": 1, "high": 9, "log": False},
-        ],
-        "metric": {"name": "val_loss", "goal": "minimize"},
-        "budget": {"max_trials": 50},
-    }
-    assert sent.headers["authorization"] == "Bearer key-1"
-
-
-def test_what_is_wrong_with_a_submission_is_said_before_it_is_sent(service, client: Client) -> None:
-    with pytest.raises(InvalidExperiment, match=r"space\[0\].*low must be less than high") as caught:
-        client.experiments.create({
-            "mode": "external", "space": [{"name": "lr", "type": "float", "low": 1, "high": 0}],
-            "metric": {"name": "m", "goal": "up"}, "bugdet": {},
-        })  # fmt: skip
-    assert {fault.loc for fault in caught.value.errors} == {("space", 0), ("metric", "goal"), ("bugdet",)}
-    assert service.received == []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,22 @@ from tests.service.embedded.writing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
 INITDB = "The files belonging to this database system"
+_COPY = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from service.embedded import postgres, template
+from service.embedded.faults import StackError
+from service.embedded.layout import Layout
+from service.embedded.spawning import RunAs
+template._FOLDER = Path(sys.argv[1])
+layout = Layout.of(Path(sys.argv[2]))
+layout.create()
+try:
+    postgres.prepare_cluster(replace(postgres.locate_cluster(layout), run_as=RunAs()), layout)
+except StackError as error:
+    print(error.fault, layout.postgres.exists(), len(list(layout.postgres.parent.glob("*postgres*"))))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +87,19 @@ def test_a_damaged_one_is_done_without(made: Path, folder: Path) -> None:
     finally:
         (made / "elsewhere").rename(made / "postgres")
     assert INITDB in (folder / "logs" / "postgres.log").read_text()
+
+
+def test_a_disk_that_is_full_in_the_middle_is_said_and_nothing_is_left(made: Path, tmp_path: Path) -> None:
+    """On a disk of 8 MB, in a mount namespace of its own."""
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare here")
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = f"mount -t tmpfs -o size=8m,mode=0700 tmpfs {small}"
+    if subprocess.run(["unshare", "-Urm", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("this kernel lets nobody mount")
+    run = f'{mount} && exec "$0" -c "$1" {made.parent} {small}/data'
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", run, sys.executable, _COPY], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["disk_full", "False", "0"], done.stderr

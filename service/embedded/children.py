@@ -19,12 +19,13 @@ from service.embedded.spawning import ChildSpec
 API_STAGE = 3
 WORKER_STAGE = 2
 DESK_QUEUES = "propose,datasets,upkeep,meta"
-_CELERY = ("celery.bin.celery", "celery.bin.worker", "celery.apps.worker", "kombu.transport.redis", "workers.app")
+_CELERY = ("celery.bin.celery", "celery.bin.worker", "celery.apps.worker", "kombu.transport.redis")
+_WORKER = (*_CELERY, "workers.app")
 _DESK = ("workers.desk", "workers.parsing")
 # What at least two of the forked processes need, and whose import looks at no setting that differs between them. The
 # pool process of a train worker is a fork of a fork, so it needs torch besides, and little else.
 SHARED_IMPORTS = (
-    *_CELERY[:-1],
+    *_CELERY,
     "celery.app.amqp",
     "celery.app.control",
     "service.artifacts",
@@ -87,7 +88,7 @@ def api(plan: StackPlan) -> ChildSpec:
 def desk_worker(plan: StackPlan) -> ChildSpec:
     """The worker for everything but training: four threads."""
     pool = ("-P", "threads", "-c", "4")
-    imports, gate = (*_CELERY, *_DESK), plan.layout.gate
+    imports, gate = (*_WORKER, *_DESK), plan.layout.gate
     return _worker(plan, "desk", DESK_QUEUES, pool, imports=imports, gate=gate, stop_timeout_s=15.0)
 
 
@@ -137,7 +138,7 @@ def _worker(
     pool: tuple[str, ...],
     extra: Mapping[str, str] | None = None,
     *,
-    imports: tuple[str, ...] = _CELERY,
+    imports: tuple[str, ...] = _WORKER,
     gate: Path | None,
     stop_timeout_s: float,
 ) -> ChildSpec:

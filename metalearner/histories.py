@@ -28,7 +28,7 @@ from foretune.parameters import Bool, Categorical, Float, Int, Schedule
 from foretune.roles import guess_role
 from foretune.schedules import SEARCH_BOUNDS, SHAPE_FIELDS, ScheduleShape
 from foretune.spaces import AnyParameter, Configuration, Space
-from metalearner.arrays import Array, Index, Mask
+from metalearner.arrays import Array, Index, Mask, ranks
 from metalearner.encoding import Encoding
 
 _LEAST_COVERAGE = 1 / 3
@@ -249,11 +249,8 @@ def _joined(histories: Sequence[TaskHistory]) -> TaskHistory:
 
 
 def normal_scores(losses: Array) -> Array:
-    """Φ⁻¹((rank + ½) / n), ties sharing their mean rank: (n,) -> (n,)."""
-    _, inverse, counts = np.unique(losses, return_inverse=True, return_counts=True)
-    first = np.cumsum(counts) - counts
-    ranks = (first + 0.5 * (counts - 1))[inverse]
-    return np.asarray(ndtri((ranks + 0.5) / len(losses)))
+    """Φ⁻¹((rank - ½) / n), ties sharing their mean rank: (n,) -> (n,)."""
+    return np.asarray(ndtri((ranks(losses) - 0.5) / len(losses)))
 
 
 def _losses(history: TaskHistory) -> Array:

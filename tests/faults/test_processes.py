@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -103,6 +104,13 @@ class TestWorkers:
         events = listener.finish()
         whole_log(events)
         assert live.curves(experiment) == undisturbed
+
+    def test_torch_is_in_the_fork_alone(self, live: Live) -> None:
+        """CUDA does not survive a fork of a process that has used it."""
+        main, pool = (Path(f"/proc/{pid}") for pid in (live.pid("train-1"), live.pool_pid("train-1")))
+        assert (pool / "cmdline").read_bytes() == (main / "cmdline").read_bytes()
+        assert b"libtorch" in (pool / "maps").read_bytes()
+        assert b"libtorch" not in (main / "maps").read_bytes()
 
     def test_stopped_they_are_missed_at_once(self, live: Live) -> None:
         live.stop("desk", "train-1")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from foretune.errors import NotFound, Unavailable
 from service.artifacts import ArtifactStore
+from tests.small_disk import run_on_small_disk
 
 _FULL_DISK = """
 import sys
@@ -146,20 +144,8 @@ class TestFolder:
 
     def test_a_full_disk_is_said_and_loses_nothing(self, tmp_path: Path) -> None:
         """On a disk of 64 kB, in a mount namespace of its own."""
-        if shutil.which("unshare") is None:
-            pytest.skip("no unshare here")
         small = tmp_path / "small"
-        small.mkdir()
-        mount = f"mount -t tmpfs -o size=64k tmpfs {small}"
-        if subprocess.run(["unshare", "-Urm", "sh", "-c", mount], capture_output=True, check=False).returncode:
-            pytest.skip("this kernel lets nobody mount")
-        run = f'{mount} && exec "$0" -c "$1" file://{small}'
-        done = subprocess.run(
-            ["unshare", "-Urm", "sh", "-c", run, sys.executable, _FULL_DISK],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = run_on_small_disk(small, "64k", _FULL_DISK, f"file://{small}")
         assert done.stdout.split() == ["storage_full", "storage_full", "False", "True"]
 
 

@@ -35,10 +35,6 @@ class TestConfiguration:
         assert conf.task_ignore_result is True
         assert conf.worker_prefetch_multiplier == 1
 
-    def test_pools_are_forked_where_that_is_safe(self) -> None:
-        method = "fork" if sys.platform == "linux" else "spawn"
-        assert celery_app().conf.worker_pool_start_method == method
-
     def test_a_child_has_time_to_import_torch(self) -> None:
         assert celery_app().conf.worker_proc_alive_timeout >= 60
 

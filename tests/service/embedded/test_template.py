@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from service.db import migrate
 from service.embedded import postgres, template
 from service.embedded.servers import embedded_servers
 from tests.service.embedded.writing import connect
+from tests.small_disk import run_on_small_disk
 
 pytestmark = pytest.mark.usefixtures("nothing_left_running")
 INITDB = "The files belonging to this database system"
@@ -91,15 +89,6 @@ def test_a_damaged_one_is_done_without(made: Path, folder: Path) -> None:
 
 def test_a_disk_that_is_full_in_the_middle_is_said_and_nothing_is_left(made: Path, tmp_path: Path) -> None:
     """On a disk of 8 MB, in a mount namespace of its own."""
-    if shutil.which("unshare") is None:
-        pytest.skip("no unshare here")
     small = tmp_path / "small"
-    small.mkdir()
-    mount = f"mount -t tmpfs -o size=8m,mode=0700 tmpfs {small}"
-    if subprocess.run(["unshare", "-Urm", "sh", "-c", mount], capture_output=True, check=False).returncode:
-        pytest.skip("this kernel lets nobody mount")
-    run = f'{mount} && exec "$0" -c "$1" {made.parent} {small}/data'
-    done = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", run, sys.executable, _COPY], capture_output=True, text=True, check=True
-    )
+    done = run_on_small_disk(small, "8m", _COPY, str(made.parent), f"{small}/data")
     assert done.stdout.split() == ["disk_full", "False", "0"], done.stderr

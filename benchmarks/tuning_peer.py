@@ -55,7 +55,7 @@ class OptunaSide:
             connection.execute(f"CREATE DATABASE {name}".encode())
         url = make_url(self._url).set(database=name).render_as_string(hide_password=False)
         optuna.create_study(
-            study_name=_STUDY, storage=optuna.storages.RDBStorage(url), direction="maximize", **_settings(seed)
+            study_name=_STUDY, storage=optuna.storages.RDBStorage(url), direction="maximize", **sampler_and_pruner(seed)
         )
         starts_at = time.time() + 5.0
         jobs = [
@@ -66,7 +66,7 @@ class OptunaSide:
         return sorted(points, key=lambda point: point.seconds)
 
 
-def _settings(sampler_seed: int) -> dict[str, optuna.samplers.BaseSampler | optuna.pruners.BasePruner]:
+def sampler_and_pruner(sampler_seed: int) -> dict[str, optuna.samplers.BaseSampler | optuna.pruners.BasePruner]:
     pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=EPOCHS, reduction_factor=_REDUCTION)
     return {"sampler": optuna.samplers.TPESampler(seed=sampler_seed), "pruner": pruner}
 
@@ -80,12 +80,12 @@ def _work(url: str, task: Task, seed: int, sampler_seed: int, starts_at: float) 
     """One process: joins the study, begins at `starts_at` (time.time) and works until the trials are used up."""
     data = task.load(seed)
     storage = optuna.storages.RDBStorage(url)
-    study = optuna.load_study(study_name=_STUDY, storage=storage, **_settings(sampler_seed))  # type: ignore[arg-type]
+    study = optuna.load_study(study_name=_STUDY, storage=storage, **sampler_and_pruner(sampler_seed))  # type: ignore[arg-type]
     points: list[Point] = []
 
     def objective(trial: optuna.Trial) -> float:
         best = _DIVERGED
-        for epoch, value in enumerate(train(_suggest(trial), data, 1000 * seed + trial.number), start=1):
+        for epoch, value in enumerate(train(suggest(trial), data, 1000 * seed + trial.number), start=1):
             points.append(Point(time.time() - starts_at, value))
             best = max(best, value)
             trial.report(value, epoch)
@@ -101,7 +101,7 @@ def _work(url: str, task: Task, seed: int, sampler_seed: int, starts_at: float) 
     return points
 
 
-def _suggest(trial: optuna.Trial) -> JsonObject:
+def suggest(trial: optuna.Trial) -> JsonObject:
     """A point of the network's default space."""
     chosen: JsonObject = {}
     space = get_network(NETWORK).space

@@ -117,14 +117,14 @@ class Proposals:
         if known is None or time.monotonic() - known.curves_at > _FRESH_S:
             known = self._read(experiment_id, curves=True)
         if _pauses(known):
-            bars = halving.bars(known.problem, known.curves, known.experiment.trials_created)
-            return {epoch: bars[epoch] for epoch in epochs if epoch in bars}
+            bar = halving.bar(known.problem, known.curves, known.experiment.trials_created)
+            return {epoch: bar for epoch in epochs if epoch == halving.rung(known.problem.max_epochs)}
         return thresholds(known.problem, known.curves, StoppingPolicy(known.experiment.stopping), epochs)
 
-    def pauses(self, experiment_id: str) -> tuple[int, ...]:
-        """The epochs at which trials that fall behind are paused; none where they are stopped. Raises NotFound."""
+    def rung(self, experiment_id: str) -> int | None:
+        """The epoch at which trials that fall behind are paused; None where they are stopped. Raises NotFound."""
         known = self._read(experiment_id, curves=False)
-        return halving.rungs(known.problem.max_epochs) if _pauses(known) else ()
+        return halving.rung(known.problem.max_epochs) if _pauses(known) else None
 
     def worthy(self, experiment_id: str) -> tuple[list[str], int]:
         """The paused trials that go on, in this order, and the event up to which was read. Raises NotFound.
@@ -133,7 +133,7 @@ class Proposals:
         """
         known = self._read(experiment_id, curves=True)
         waiting = [one for one in known.trials.values() if one.state is TrialState.PAUSED]
-        paused = {one.id: one.epochs for one in waiting}
+        paused = {one.id for one in waiting}
         default = next((one.id for one in waiting if one.configuration == known.problem.defaults), None)
         created = known.experiment.trials_created
         going = halving.worthy(known.problem, known.curves, created, paused, default)
@@ -279,7 +279,7 @@ def _pauses(known: _Known) -> bool:
     one = known.experiment
     managed = one.mode == Mode.MANAGED and one.stopping == StoppingPolicy.AUTO
     many = one.max_trials >= halving.LEAST_TRIALS
-    return managed and many and known.problem.knowledge is None and bool(halving.rungs(one.max_epochs))
+    return managed and many and known.problem.knowledge is None and halving.rung(one.max_epochs) is not None
 
 
 def _foreseen(known: _Known) -> tuple[list[Observation], list[Configuration]]:

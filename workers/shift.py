@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import structlog
 
@@ -80,8 +81,6 @@ class Shift:
             _warm.tasks, _warm.proposals = TrainingTasks(process), Proposals(process.database)
         self._tasks: TrainingTasks = _warm.tasks
         self._proposals: Proposals = _warm.proposals
-        self._pauses: tuple[int, ...] | None = None
-        """The epochs at which trials may pause, once they are known."""
 
     def run(self) -> None:
         """Trains until the experiment has nothing more to do, the time is up or the worker is asked to stop."""
@@ -120,7 +119,7 @@ class Shift:
             reports = engine.advance(timeout_s=_REPORT_EVERY_S)
             self._note(reports, task)
             now = time.monotonic()
-            ended = any(report.finished or report.epoch in self._rungs for report in reports)
+            ended = any(report.finished or report.epoch == self._rung for report in reports)
             freed = False
             if ended or now - reported_at >= _REPORT_EVERY_S or self._may_end(claim.experiment):
                 freed = self._report(engine)
@@ -152,7 +151,7 @@ class Shift:
     def _claim(self, slots: int, *, leave: bool = False) -> shifts.Claim | None:
         try:
             # On a CPU as much is trained by fewer trials at a time, and the sooner the good ones are through.
-            narrow = bool(self._rungs) and device_name().startswith("cpu")
+            narrow = self._rung is not None and device_name().startswith("cpu")
             with self._process.database.transaction() as tx:
                 return shifts.claim(
                     *(tx, self._process.bus, self._experiment_id, self._process.id, slots), leave=leave, narrow=narrow
@@ -164,12 +163,10 @@ class Shift:
             _log.warning("nothing_claimed", error=error.message)
             return None
 
-    @property
-    def _rungs(self) -> tuple[int, ...]:
-        """The epochs at which trials may pause. Raises NotFound, Unavailable."""
-        if self._pauses is None:
-            self._pauses = self._proposals.pauses(self._experiment_id)
-        return self._pauses
+    @cached_property
+    def _rung(self) -> int | None:
+        """The epoch at which trials may pause; None where they do not. Raises NotFound, Unavailable."""
+        return self._proposals.rung(self._experiment_id)
 
     def _fill(self, engine: Engine, task: TrainingTask) -> None:
         """Fills the free slots: trials that wait first, then new proposals; a share of them while others could help."""
@@ -274,7 +271,7 @@ class Shift:
         for report in reports:
             held = self._held[report.trial_id]
             held.last = report
-            self._ended += report.finished or report.epoch in self._rungs[:1]
+            self._ended += report.finished or report.epoch == self._rung
             self._trained_s += report.seconds
             if report.failure is None:
                 value = report.metrics.get(task.metric)
@@ -312,7 +309,7 @@ class Shift:
                 infeasible=None if error else last.failure,
             )
         finished = last is not None and last.finished
-        pauses = last is not None and last.epoch in self._rungs
+        pauses = last is not None and last.epoch == self._rung
         old = time.monotonic() - held.kept_at >= settings().foretune_checkpoint_every_s
         checkpoint = self._keep(engine, held, finished=finished) if finished or pauses or old else None
         return TrialReport(trial.id, trial.attempts, tuple(held.measured), checkpoint, finished=finished)
@@ -332,7 +329,7 @@ class Shift:
             try:
                 with self._process.database.transaction() as tx:
                     answer = shifts.report(
-                        tx, self._process.bus, self._experiment_id, reports, thresholds, pauses=bool(self._rungs)
+                        tx, self._process.bus, self._experiment_id, reports, thresholds, pauses=self._rung is not None
                     )
                 break
             except Unavailable:

@@ -181,10 +181,10 @@ class TestThresholds:
 class TestPausing:
     def test_it_pauses_where_trials_are_its_own_to_thaw(self, bench: Bench) -> None:
         proposals, budget = Proposals(bench.database), {"max_trials": 12, "max_epochs": 20}
-        assert proposals.pauses(bench.submit(stopping="auto", budget=budget)) == (2, 6)
-        assert proposals.pauses(bench.submit(stopping="asha", budget=budget)) == ()
-        assert proposals.pauses(bench.submit(stopping="auto", budget={"max_trials": 12, "max_epochs": 1})) == ()
-        assert proposals.pauses(bench.submit(stopping="auto", budget={"max_trials": 11, "max_epochs": 20})) == ()
+        assert proposals.rung(bench.submit(stopping="auto", budget=budget)) == 2
+        assert proposals.rung(bench.submit(stopping="asha", budget=budget)) is None
+        assert proposals.rung(bench.submit(stopping="auto", budget={"max_trials": 12, "max_epochs": 1})) is None
+        assert proposals.rung(bench.submit(stopping="auto", budget={"max_trials": 11, "max_epochs": 20})) is None
 
     def test_another_worker_proposes_the_same_from_paused_trials(self, bench: Bench) -> None:
         experiment_id = bench.submit(

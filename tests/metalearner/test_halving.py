@@ -58,6 +58,16 @@ def test_who_was_behind_is_asked_again_when_worse_ones_came() -> None:
     assert halving.worthy(_problem(), _at(RUNG, *values, 0.0, 0.0, 0.0), 9, {"0"}) == ["0"]
 
 
+def test_who_is_paused_further_on_is_judged_by_its_first_look() -> None:
+    """Given older versions paused a second time, at six epochs of twenty."""
+    curves = _at(RUNG, *range(9))
+    for trial in "08":
+        for epoch in range(RUNG + 1, 7):
+            curves.add(trial, epoch, 100.0)
+
+    assert halving.worthy(_problem(), curves, 9, {"0", "8"}) == ["8"]
+
+
 @pytest.mark.parametrize("goal", [Goal.MAXIMIZE, Goal.MINIMIZE])
 @pytest.mark.parametrize("place", [0, 4, 8])
 def test_the_default_goes_on_before_all_others_whatever_it_came_to(goal: Goal, place: int) -> None:

@@ -28,8 +28,8 @@ from metalearner.curves import Curves
 from metalearner.values import Observation, Problem
 
 _RUNG = 0.1
-"""As a share of R: the order after a tenth is nearly that of the end. With a second look the first hundred epochs are worse
-and the others no better (docs/LOG.md, 2026-11-28).
+"""As a share of R: the order after a tenth is nearly that of the end. With a second look a job is worse in its first
+hundred epochs and no better later (docs/LOG.md, 2026-11-28).
 """
 _REDUCTION, _LAST_REDUCTION = 3, 2
 _COMPANY = 6

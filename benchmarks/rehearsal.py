@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rehearsal_parts.curves import FASHION, SPLIT, TASKS, near_the_best, start, trained
+from benchmarks.rehearsal_parts.curves import SPLIT, TASKS, near_the_best, start, trained
 from benchmarks.rehearsal_parts.jobs import OurJob, optunas
 from benchmarks.rehearsal_parts.landscape import Landscape
-from benchmarks.tuning_task import Task
+from benchmarks.tuning_task import FASHION, Task
 from metalearner import Effort
 from metalearner.arrays import Array
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from workers.datasets.builtin import load_builtin
 from workers.datasets.limits import DatasetLimits
@@ -12,6 +16,8 @@ from workers.datasets.prepare import PreparedData, prepare
 
 NETWORK = "mlp"
 TRIALS, EPOCHS = 64, 20
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+"""Where the Debian package `dataset-fashion-mnist` puts it."""
 
 
 @dataclass(frozen=True)
@@ -35,3 +41,13 @@ class Point:
 
     seconds: float
     value: float
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """Reads the IDX format: two zero bytes, the type (8: unsigned bytes), the rank, the sizes, the bytes."""
+    with gzip.open(path) as file:
+        raw = file.read()
+    assert raw[:3] == b"\0\0\x08", f"{path} is not a file of unsigned bytes"
+    rank = raw[3]
+    shape = np.frombuffer(raw, ">u4", rank, 4)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(tuple(int(size) for size in shape))

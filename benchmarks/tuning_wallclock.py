@@ -23,7 +23,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import gzip
 import json
 import statistics
 import sys
@@ -34,16 +33,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.service_machine import settle
 from benchmarks.tuning_peer import OptunaSide
-from benchmarks.tuning_task import EPOCHS, NETWORK, TRIALS, Point, Task
+from benchmarks.tuning_task import EPOCHS, FASHION, NETWORK, TRIALS, Point, Task, read_idx
 from foretune.client import Client
 from foretune.events import EventType
 from service.embedded.stack import RunningStack, StackOptions, start
 
-_FASHION = Path("/usr/share/datasets/fashion-mnist")
 _TRAIN_ROWS, _TEST_ROWS = 10_000, 5_000
 _BAR_SECONDS, _BAR_EPOCHS = 5.0, 2.0
 
@@ -149,24 +146,14 @@ def _first(points: Sequence[Point], target: float) -> int | None:
 def _task(name: str, folder: Path) -> Task:
     if name == "digits":
         return Task("digits", None)
-    if not _FASHION.is_dir():
-        sys.exit(f"there is no {_FASHION}: apt-get install dataset-fashion-mnist, or choose --only digits")
+    if not FASHION.is_dir():
+        sys.exit(f"there is no {FASHION}: apt-get install dataset-fashion-mnist, or choose --only digits")
     parts = [("train", _TRAIN_ROWS), ("t10k", _TEST_ROWS)]
-    images = [_idx(_FASHION / f"{part}-images-idx3-ubyte.gz")[:rows] for part, rows in parts]
-    labels = [_idx(_FASHION / f"{part}-labels-idx1-ubyte.gz")[:rows] for part, rows in parts]
+    images = [read_idx(FASHION / f"{part}-images-idx3-ubyte.gz")[:rows] for part, rows in parts]
+    labels = [read_idx(FASHION / f"{part}-labels-idx1-ubyte.gz")[:rows] for part, rows in parts]
     file = folder / "fashion.npz"
     np.savez(file, X=np.concatenate(images).astype(np.float32) / 255.0, y=np.concatenate(labels).astype(np.int64))
     return Task("fashion", file)
-
-
-def _idx(path: Path) -> NDArray[np.uint8]:
-    """Reads the IDX format: two zero bytes, the type (8: unsigned bytes), the rank, the sizes, the bytes."""
-    with gzip.open(path) as file:
-        raw = file.read()
-    assert raw[:3] == b"\0\0\x08", f"{path} is not a file of unsigned bytes"
-    rank = raw[3]
-    shape = np.frombuffer(raw, ">u4", rank, 4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(tuple(int(size) for size in shape))
 
 
 def _workers(stack: RunningStack) -> int:

@@ -9,8 +9,8 @@ are through.
 The expert's default waits for nobody: it is likely good, settings with more regularisation look worse early than they
 end, and for the first hundred epochs nothing else would be through.
 
-Trials stand at the rung or at the end, so the surrogate reads none of them as it stands. `foreseen` maps what a trial
-had at the rung to what it would come to, by those that are through.
+Trials are of different ages, so the surrogate reads none of them as it stands. `foreseen` maps what a trial has to what
+it would come to, by what those that are through had at its age.
 
 Symbols: R epochs of a whole trial, η the reduction factor, n trials.
 """
@@ -101,13 +101,21 @@ def foreseen(
 
 
 def _expected(problem: Problem, curves: Sequence[Sequence[float]]) -> tuple[list[int], Array]:
-    """The places of the curves that reached the rung, and what each would come to."""
-    epoch, end = _rung(problem), problem.max_epochs
-    places = [place for place, curve in enumerate(curves) if len(curve) >= epoch]
+    """The places of the curves that reached the rung, and what each would come to: by all of it that is known, or while
+    nobody is through, as it stood at the rung.
+    """
+    first, end = _rung(problem), problem.max_epochs
+    places = [place for place, curve in enumerate(curves) if len(curve) >= first]
     told = [curves[place] for place in places]
-    looks = np.array([curve[epoch - 1] for curve in told])
     ends = np.array([curve[end - 1] if len(curve) >= end else math.nan for curve in told])
-    return places, extrapolated(looks, ends)
+    known = np.isfinite(ends).any()
+    epochs = np.array([min(len(curve), end) if known else first for curve in told], dtype=np.intp)
+    expected = ends.copy()
+    for epoch in set(epochs[np.isnan(ends)].tolist()):
+        looks = np.array([curve[epoch - 1] if len(curve) >= epoch else math.nan for curve in told])
+        here = epochs == epoch
+        expected[here] = extrapolated(looks, ends)[here]
+    return places, expected
 
 
 def _rung(problem: Problem) -> int:
@@ -116,7 +124,7 @@ def _rung(problem: Problem) -> int:
 
 
 def extrapolated(looks: Array, ends: Array) -> Array:
-    """What trials come to, given first looks (n,) and ends (n,), NaN where unknown, as the looks tell: (n,).
+    """What trials come to, given looks at one epoch (n,) and ends (n,), NaN where unknown, as the looks tell: (n,).
 
     By the straight line through those that are through, drawn towards a slope that holds for most. Where nobody is, a
     trial stays as it is: all that can be compared are then equally old.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits, make_classification
 
-from benchmarks.tuning_task import EPOCHS, NETWORK, Task
+from benchmarks.tuning_task import EPOCHS, FASHION, NETWORK, Task, read_idx
 from foretune.json_types import JsonObject
 from foretune.spaces import Configuration
 from metalearner import quasirandom
@@ -23,7 +22,6 @@ from workers.networks import get_network
 
 SPLIT = 7
 """The split into training and validation part: one, so that differences are those of settings and of luck."""
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 _NOISE = 0.45
 """On digits, in deviations of a pixel: without it most settings are nearly perfect."""
 _SLOTS = 2
@@ -69,15 +67,10 @@ def _classes(features: int, informative: int, classes: int, seed: int) -> tuple[
 
 def _fashion(first: int, rows: int, *, halved: bool) -> tuple[Array, Array]:
     """Rows that `benchmarks.tuning_wallclock` does not use: it reads the first ten thousand."""
-    pixels = _idx("train-images-idx3-ubyte.gz", 16, first * 784, rows * 784).reshape(rows, 28, 28) / 255.0
+    pixels = read_idx(FASHION / "train-images-idx3-ubyte.gz")[first : first + rows] / 255.0  # (rows, 28, 28)
     if halved:
         pixels = pixels.reshape(rows, 14, 2, 14, 2).mean((2, 4))
-    return pixels.reshape(rows, -1), _idx("train-labels-idx1-ubyte.gz", 8, first, rows)
-
-
-def _idx(name: str, header: int, begin: int, length: int) -> Array:
-    with gzip.open(FASHION / name) as file:
-        return np.frombuffer(file.read(), np.uint8, length, header + begin).astype(np.float64)
+    return pixels.reshape(rows, -1), read_idx(FASHION / "train-labels-idx1-ubyte.gz")[first : first + rows]
 
 
 TASKS: dict[str, Callable[[], tuple[Array, Array]]] = {
@@ -95,8 +88,8 @@ TASKS: dict[str, Callable[[], tuple[Array, Array]]] = {
 
 def start(count: int) -> list[Setting]:
     """So many settings from all of the space, as many around the default, and the default itself some times."""
-    default = default_of_network()
-    encoding = Encoding.of(get_network(NETWORK).space)
+    network = get_network(NETWORK)
+    default, encoding = network.default_configuration(network.space), Encoding.of(network.space)
     belief = Belief(encoding, encoding.encode(default))
     settings = [Setting(f"default-{number}", default, 3000 + number) for number in range(_REPEATS_OF_DEFAULT)]
     for number in range(count):
@@ -122,15 +115,6 @@ def near_the_best(curves: list[Curve], count: int) -> list[Setting]:
         point = np.clip(row + moves, 0.0, 1.0)
         settings.append(Setting(f"best-{number}", encoding.decode(encoding.rows(point[None, :])[0]), 4000 + number))
     return settings
-
-
-def default_of_network() -> Configuration:
-    """The network's default as a point of its space."""
-    network, chosen = get_network(NETWORK), dict[str, object]()
-    for parameter in network.space.parameters:
-        if network.space.is_active(parameter, chosen):
-            chosen[parameter.name] = network.defaults[parameter.name]
-    return chosen
 
 
 def trained(task: str, settings: list[Setting], folder: Path) -> list[Curve]:

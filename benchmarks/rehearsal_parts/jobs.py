@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import optuna
 
-from benchmarks.rehearsal_parts.curves import default_of_network
 from benchmarks.rehearsal_parts.landscape import Landscape
 from benchmarks.tuning_peer import sampler_and_pruner, suggest
 from benchmarks.tuning_task import EPOCHS, NETWORK, TRIALS
@@ -25,13 +24,11 @@ class OurJob:
     def __init__(self, landscape: Landscape, seed: int, effort: Effort) -> None:
         self._landscape, self._effort, self._memory = landscape, effort, Memory()
         self._generator = np.random.default_rng([seed, 5])
-        self._problem = Problem(
-            get_network(NETWORK).space, Goal.MAXIMIZE, EPOCHS, TRIALS, seed, defaults=default_of_network()
-        )
+        network = get_network(NETWORK)
+        default = network.default_configuration(network.space)
+        self._problem = Problem(network.space, Goal.MAXIMIZE, EPOCHS, TRIALS, seed, defaults=default)
         self._curves = Curves(Goal.MAXIMIZE)
         self._trials: dict[str, tuple[dict[str, object], Array]] = {}
-        self._epochs: dict[str, int] = {}
-        self._default: str | None = None
         self._running: list[str] = []
         self._paused: set[str] = set()
 
@@ -40,7 +37,7 @@ class OurJob:
         self._fill()
         while self._running:
             for trial in list(self._running):
-                epoch = self._epochs[trial] = self._epochs[trial] + 1
+                epoch = len(self._curves.curve(trial)) + 1
                 value = float(self._trials[trial][1][epoch - 1])
                 self._curves.add(trial, epoch, value)
                 yield value
@@ -59,7 +56,8 @@ class OurJob:
 
     def _thawed(self) -> str | None:
         created = len(self._trials)
-        going = halving.worthy(self._problem, self._curves, created, self._paused, self._default)
+        default = next((one for one in self._paused if self._trials[one][0] == self._problem.defaults), None)
+        going = halving.worthy(self._problem, self._curves, created, self._paused, default)
         if not going and created >= TRIALS:  # as with a target that is not reached
             names = list(self._trials)
             ranked = halving.promising(self._problem, [self._curves.curve(name) for name in names])
@@ -76,10 +74,7 @@ class OurJob:
         )
         (proposal,) = propose(self._problem, told, silent, 1, index=index, memory=self._memory, effort=self._effort)
         name = f"trial-{index}"
-        if proposal.configuration == self._problem.defaults:
-            self._default = name
         self._trials[name] = (proposal.configuration, self._landscape.curve(proposal.configuration, self._generator))
-        self._epochs[name] = 0
         return name
 
 

@@ -123,7 +123,7 @@ def test_trials_of_one_age_are_told_as_they_stand() -> None:
 
 def test_who_ended_is_told_as_measured_and_the_others_among_them() -> None:
     ends = [1.0, 0.9, 0.8, 0.7, 0.6]
-    expected = _expected([*(_rising(end, END) for end in ends), _rising(0.95, RUNG), _rising(0.2, 6)])
+    expected = _expected([*(_rising(end, END) for end in ends), _rising(0.95, RUNG), _rising(0.5, 6)])
 
     assert expected[:5] == pytest.approx([_rising(end, END)[-1] for end in ends])
     assert expected[2] < expected[5] < expected[0]

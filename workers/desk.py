@@ -21,6 +21,7 @@ from foretune.errors import ForetuneError, NotFound
 from foretune.json_types import JsonObject, JsonValue
 from metalearner import Effort
 from service.bus import Call
+from service.usecases.proposals import ToldEnding
 from workers.lanes import Lanes
 from workers.neighbours import neighbours
 from workers.process import WorkerProcess
@@ -110,7 +111,8 @@ class Desk:
         try:
             if kind == "propose":
                 counts = [_count(call) for call in calls]
-                proposals = iter(self._propose(_experiment(calls[0]), sum(counts), waiting=len(calls) > 1))
+                told = [one for call in calls if (one := _told(call)) is not None]
+                proposals = iter(self._propose(_experiment(calls[0]), sum(counts), told, waiting=len(calls) > 1))
                 for call, count in zip(calls, counts, strict=True):
                     bus.answer(call, {"proposals": list(islice(proposals, count))})
                 return
@@ -140,7 +142,7 @@ class Desk:
             return neighbours(self._process.database, payload)
         raise NotFound(f"the desk has no answer to {kind!r}")
 
-    def _propose(self, experiment_id: str, count: int, *, waiting: bool) -> list[JsonValue]:
+    def _propose(self, experiment_id: str, count: int, told: Sequence[ToldEnding], *, waiting: bool) -> list[JsonValue]:
         now = time.monotonic()
         busy = waiting or now - self._asked_at[experiment_id] < _BUSY_S or self._lanes.held > 1
         self._asked_at[experiment_id] = now
@@ -152,7 +154,7 @@ class Desk:
                 "predicted": proposed.predicted,
                 "replay": proposed.replay,
             }
-            for proposed in self._proposals.propose(experiment_id, count, effort)
+            for proposed in self._proposals.propose(experiment_id, count, effort, told)
         ]
 
 
@@ -173,6 +175,12 @@ def _grouped(calls: Sequence[Call]) -> list[list[Call]]:
 
 def _experiment(call: Call) -> str:
     return str(call.payload.get("experiment", ""))
+
+
+def _told(call: Call) -> ToldEnding | None:
+    """The ending that this call tells of."""
+    told = call.payload.get("told")
+    return None if told is None else ToldEnding.from_json(told)
 
 
 def _count(call: Call) -> int:

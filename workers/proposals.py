@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -32,45 +30,16 @@ from metalearner import (
 )
 from service.db.session import Database
 from service.usecases import proposals as usecase
-from service.usecases.proposals import SeenTrial, StoredExperiment
+from service.usecases.proposals import SeenTrial, StoredExperiment, ToldEnding
 from service.usecases.trials import Proposed
+from workers.known import Known
 from workers.priors import Priors, described, described_gate, evidence_json, priors_of, with_knowledge
 
 _log = structlog.get_logger(__name__)
 _KEPT_EXPERIMENTS = 64
 _FRESH_S = 0.1
 """Thresholds come from curves that were read within this time: short epochs end every few milliseconds."""
-_OUTSTANDING_S = 30.0
-"""A proposal that nobody turned into a trial by then is forgotten."""
 _TELLING = (TrialState.QUEUED, TrialState.RUNNING, TrialState.PAUSED, TrialState.COMPLETED, TrialState.STOPPED)
-
-
-@dataclass
-class _Known:
-    """One experiment as far as it was read."""
-
-    experiment: StoredExperiment
-    problem: Problem
-    priors: Priors
-    curves: Curves
-    trials_seq: int = 0
-    points_seq: int = 0
-    trials: dict[str, SeenTrial] = field(default_factory=dict)
-    unfinished: dict[str, Configuration] = field(default_factory=dict)
-    """Of the trials, those that run or wait, by id."""
-    results: list[SeenTrial] = field(default_factory=list)
-    """Of the trials, those that say something of their configuration, in the order of their arrival."""
-    observations: list[Observation] = field(default_factory=list)
-    """The results as the meta-learner sees them."""
-    stopped: bool = False
-    """Whether some trial was stopped early."""
-    curved: bool = False
-    """Whether observations have curves: from then on."""
-    curves_at: float = -math.inf
-    """When curves were read last."""
-    memory: Memory = field(default_factory=Memory)
-    outstanding: dict[int, tuple[float, Configuration]] = field(default_factory=dict)
-    """Proposals by index that are not trials yet, with the time at which they are given up."""
 
 
 class Proposals:
@@ -78,27 +47,25 @@ class Proposals:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[str, Known] = OrderedDict()
         self._lock = threading.Lock()
         """For `_known`, not for what is known of an experiment."""
 
-    def propose(self, experiment_id: str, count: int, effort: Effort) -> list[Proposed]:
-        """`count` proposals that have seen every result told so far. Raises NotFound."""
+    def propose(
+        self, experiment_id: str, count: int, effort: Effort, told: Sequence[ToldEnding] = ()
+    ) -> list[Proposed]:
+        """`count` proposals that have seen every result told so far, and those that are `told`. Raises NotFound."""
         known = self._read(experiment_id, curves=False)
         now = time.monotonic()
-        known.outstanding = {
-            index: one
-            for index, one in known.outstanding.items()
-            if one[0] > now and index >= known.experiment.trials_created
-        }
-        index = max([known.experiment.trials_created, *(index + 1 for index in known.outstanding)])
+        known.hear(told, now)
+        index = known.next_index(now)
         observations, pending = known.observations, list(known.unfinished.values())
         if _pauses(known):
             observations, pending = _foreseen(known)
         pending += [configuration for _, configuration in known.outstanding.values()]
         made = propose(known.problem, observations, pending, count, index=index, memory=known.memory, effort=effort)
         for offset, proposal in enumerate(made):
-            known.outstanding[index + offset] = (now + _OUTSTANDING_S, proposal.configuration)
+            known.note_proposed(index + offset, proposal.configuration, now)
         return [
             _proposed(proposal, index + offset, known, len(pending) + offset) for offset, proposal in enumerate(made)
         ]
@@ -168,21 +135,21 @@ class Proposals:
             "gate": described_gate(known.problem, believed, len(known.observations)),
         }
 
-    def _read(self, experiment_id: str, *, curves: bool) -> _Known:
+    def _read(self, experiment_id: str, *, curves: bool) -> Known:
         with self._lock:
             known = self._known.pop(experiment_id, None)
         known = self._continued(known, experiment_id, curves=curves)
         if (known.stopped or _pauses(known)) and not known.curved:
             known.curved = True
             known = self._continued(known, experiment_id, curves=True)
-            known.observations = [_observation(trial, known) for trial in known.results]
+            known.observe_anew()
         with self._lock:
             self._known[experiment_id] = known
             while len(self._known) > _KEPT_EXPERIMENTS:
                 self._known.popitem(last=False)
         return known
 
-    def _continued(self, known: _Known | None, experiment_id: str, *, curves: bool) -> _Known:
+    def _continued(self, known: Known | None, experiment_id: str, *, curves: bool) -> Known:
         """What is known by now. Raises NotFound."""
         trials_seq = known.trials_seq if known else 0
         wanted = curves or (known is not None and known.curved)
@@ -198,16 +165,16 @@ class Proposals:
             problem = problem_of(changes.experiment, defaults or _defaults(known))
             problem, priors = self._with_histories(problem, changes.experiment, known)
             if known is None:
-                known = _Known(changes.experiment, problem, priors, Curves(problem.goal))
+                known = Known(changes.experiment, problem, priors, Curves(problem.goal))
             known.problem, known.memory, known.outstanding = problem, Memory(), {}
         known.experiment = changes.experiment
         if wanted:
             known.curves_at = read_at
-        _take_in(known, changes)
+        known.take_in(changes)
         return known
 
     def _with_histories(
-        self, problem: Problem, experiment: StoredExperiment, known: _Known | None
+        self, problem: Problem, experiment: StoredExperiment, known: Known | None
     ) -> tuple[Problem, Priors]:
         """Histories are worth a lot, but not the experiment: if they cannot be used, it goes on without."""
         try:
@@ -235,7 +202,7 @@ def problem_of(experiment: StoredExperiment, defaults: JsonObject) -> Problem:
     )
 
 
-def _defaults(known: _Known | None) -> JsonObject:
+def _defaults(known: Known | None) -> JsonObject:
     return dict(known.problem.defaults) if known and known.problem.defaults else {}
 
 
@@ -251,28 +218,7 @@ def _within(space: Space, defaults: JsonObject) -> Configuration | None:
     return chosen
 
 
-def _take_in(known: _Known, changes: usecase.Changes) -> None:
-    for point in changes.points:
-        known.curves.add(point.trial_id, point.epoch, point.value)
-    known.points_seq = max(known.points_seq, changes.points_seq)
-    results = []
-    for trial in changes.trials:
-        before = known.trials.get(trial.id)
-        known.trials[trial.id] = trial
-        if trial.state.finished:
-            known.unfinished.pop(trial.id, None)
-        else:
-            known.unfinished[trial.id] = trial.configuration
-        if usecase.is_result(trial) and trial.result_seq is not None and (before is None or not before.state.finished):
-            results.append((trial.result_seq, trial))
-    arrived = [trial for _, trial in sorted(results, key=lambda result: result[0])]
-    known.results += arrived
-    known.stopped = known.stopped or any(trial.state is TrialState.STOPPED for trial in arrived)
-    known.observations += [_observation(trial, known) for trial in arrived]
-    known.trials_seq = changes.trials_seq
-
-
-def _pauses(known: _Known) -> bool:
+def _pauses(known: Known) -> bool:
     """Whether AUTO pauses: where trials are the service's own to thaw. With histories the first trials are good ones,
     and their results are waited for.
     """
@@ -282,7 +228,7 @@ def _pauses(known: _Known) -> bool:
     return managed and many and known.problem.knowledge is None and halving.rung(one.max_epochs) is not None
 
 
-def _foreseen(known: _Known) -> tuple[list[Observation], list[Configuration]]:
+def _foreseen(known: Known) -> tuple[list[Observation], list[Configuration]]:
     """What trials would come to, wherever they stand; and the configurations of those that say nothing yet."""
     infeasible = [one for one in known.observations if one.infeasible]
     others = [
@@ -294,19 +240,7 @@ def _foreseen(known: _Known) -> tuple[list[Observation], list[Configuration]]:
     return infeasible + told, silent
 
 
-def _observation(trial: SeenTrial, known: _Known) -> Observation:
-    infeasible, finished = trial.state is TrialState.INFEASIBLE, trial.state is TrialState.COMPLETED
-    return Observation(
-        configuration=trial.configuration,
-        value=None if infeasible else trial.best_value,
-        curve=known.curves.curve(trial.id) if finished and known.curved else (),
-        finished=finished,
-        infeasible=infeasible,
-        epochs=trial.epochs,
-    )
-
-
-def _proposed(proposal: Proposal, index: int, known: _Known, pending: int) -> Proposed:
+def _proposed(proposal: Proposal, index: int, known: Known, pending: int) -> Proposed:
     predicted: JsonObject | None = None
     if proposal.predicted is not None:
         prediction = proposal.predicted
@@ -319,6 +253,8 @@ def _proposed(proposal: Proposal, index: int, known: _Known, pending: int) -> Pr
         "effort": proposal.effort.value,
         "pending": pending,
     }
+    if known.told:
+        replay["told"] = list(known.told)
     if known.priors.histories:
         replay["histories"] = known.priors.seen
     if known.problem.knowledge is not None and proposal.gate is not None:

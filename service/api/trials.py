@@ -22,7 +22,7 @@ from service.api.documented import problems
 from service.api.downloads import stream_file
 from service.api.parameters import FIRST_PAGE, Cursor, ExperimentId, Limit, TrialId
 from service.api.strict import StrictRoute
-from service.usecases import reports, suggestions, trials
+from service.usecases import next_trials, reports, trials
 
 router = APIRouter(prefix="/v1", tags=["trials"], route_class=StrictRoute)
 
@@ -49,11 +49,10 @@ async def complete_trial(call: OnceCall, trial_id: TrialId, request: CompleteReq
     if request.next is None:
         return await call.report(trial_id, lambda ledger: reports.complete(ledger, trial_id, request))
     ledgers = call.parts.ledgers
-    ended = await ledgers.on_trial(call.project, trial_id, lambda ledger: reports.complete(ledger, trial_id, request))
-    following = await suggestions.suggest_next(
-        call.database, ledgers, call.bus, call.project, ended.experiment, request.next, call.once
+    answer = await next_trials.complete_and_suggest(
+        call.database, ledgers, call.bus, call.project, trial_id, request, call.once
     )
-    return json_answer(encode(Completed.model_construct(**dict(ended), next=following)))
+    return json_answer(encode(answer))
 
 
 @router.get("/experiments/{experiment_id}/trials", response_model=Page[Trial], responses=problems(404))

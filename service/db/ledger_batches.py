@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from foretune.errors import ForetuneError, Unavailable
+from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger, Wake
 from service.db.ledger_memory import LedgerFromMemory, LedgerMemory, Left, NotFromMemory
 from service.db.session import Database, Transaction
+from service.db.trials import StoredTrial
 
 _T = TypeVar("_T")
 Work = Callable[[Ledger], _T]
@@ -76,6 +78,12 @@ class LedgerBatches:
         """As `on_experiment`, of the experiment that the trial belongs to; the trial has been read."""
         experiment_id = self._experiments.get(trial_id)
         return await self._do(_Key(project, experiment_id, None if experiment_id else trial_id), work, trial_id)
+
+    def look(self, project: str, trial_id: str) -> tuple[StoredExperiment, StoredTrial] | None:
+        """An open trial and its experiment as this process left them last, which need not be how they are now."""
+        left = self._memory.look(project, self._experiments.get(trial_id, ""))
+        trial = left.trials.get(trial_id) if left is not None else None
+        return (left.experiment, trial) if left is not None and trial is not None else None
 
     async def _do(self, key: _Key, work: Work[_T], trial_id: str | None) -> _T:
         done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()

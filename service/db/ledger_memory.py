@@ -93,6 +93,7 @@ class LedgerMemory:
 
     def __init__(self) -> None:
         self._left: OrderedDict[tuple[str, str], Left] = OrderedDict()
+        self._taken: OrderedDict[tuple[str, str], Left] = OrderedDict()
         self._shared_until: dict[tuple[str, str], float] = {}
 
     def take(self, project: str, experiment_id: str) -> Left | None:
@@ -100,15 +101,25 @@ class LedgerMemory:
         key = project, experiment_id
         if self._shared_until and time.monotonic() < self._shared_until.get(key, 0.0):
             return None
-        return self._left.pop(key, None)
+        left = self._left.pop(key, None)
+        if left is not None:
+            self._taken[key] = left
+            _shorten(self._taken)
+        return left
+
+    def look(self, project: str, experiment_id: str) -> Left | None:
+        """What was left last, whoever has it now: it may be out of date, and is not to be written from."""
+        key = project, experiment_id
+        return self._left.get(key) or self._taken.get(key)
 
     def put(self, left: Left) -> None:
         """Remembers how an experiment was left."""
+        key = left.experiment.project_id, left.experiment.id
+        self._taken.pop(key, None)
         if left.experiment.state.finished or len(left.trials) > _MOST_TRIALS:
             return
-        self._left[left.experiment.project_id, left.experiment.id] = left
-        while len(self._left) > _REMEMBERED:
-            self._left.popitem(last=False)
+        self._left[key] = left
+        _shorten(self._left)
 
     def put_ledger(self, ledger: Ledger, before: Left | None) -> None:
         """Remembers how a ledger that was committed left its experiment; what was taken `before`, if still true."""
@@ -125,6 +136,11 @@ class LedgerMemory:
         if len(self._shared_until) >= _REMEMBERED:
             self._shared_until = {key: until for key, until in self._shared_until.items() if until > now}
         self._shared_until[project, experiment_id] = now + _SHARED_S
+
+
+def _shorten(remembered: OrderedDict[tuple[str, str], Left]) -> None:
+    while len(remembered) > _REMEMBERED:
+        remembered.popitem(last=False)
 
 
 def _update(trials: dict[str, StoredTrial], known: dict[str, StoredTrial]) -> None:

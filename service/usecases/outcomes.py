@@ -106,9 +106,7 @@ def finish_trial(
 ) -> StoredTrial:
     """Ends a trial. `value` is its final value; without it the last measurement's stands."""
     final = trial.value if value is None else value
-    best, best_epoch = trial.best_value, trial.best_epoch
-    if value is not None and ledger.experiment.goal.better(value, best):
-        best, best_epoch = value, trial.epochs or None
+    best, best_epoch = best_with(trial, value, ledger.experiment.goal)
     finished = ledger.move_trial(
         trial,
         state,
@@ -121,6 +119,13 @@ def finish_trial(
     )
     _note_best(ledger, finished)
     return finished
+
+
+def best_with(trial: StoredTrial, value: float | None, goal: Goal) -> tuple[float | None, int | None]:
+    """A trial's best value and its epoch, if it ends with `value`."""
+    if value is not None and goal.better(value, trial.best_value):
+        return value, trial.epochs or None
+    return trial.best_value, trial.best_epoch
 
 
 def stop_early(ledger: Ledger, trial: StoredTrial) -> StoredTrial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foretune.errors import NotFound
-from foretune.json_types import JsonObject
+from foretune.json_types import JsonObject, JsonValue
 from foretune.states import TrialState
 from service.db import networks as network_rows
 from service.db import stopping as stopping_rows
@@ -14,7 +14,16 @@ from service.db.experiments import StoredExperiment
 from service.db.session import Transaction
 from service.db.trials import SeenTrial, StoredTrial
 
-__all__ = ["Changes", "CurvePoint", "SeenTrial", "StoredExperiment", "StoredTrial", "changes_since", "store_thresholds"]
+__all__ = [
+    "Changes",
+    "CurvePoint",
+    "SeenTrial",
+    "StoredExperiment",
+    "StoredTrial",
+    "ToldEnding",
+    "changes_since",
+    "store_thresholds",
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,26 @@ class Changes:
     points: list[CurvePoint]
     trials_seq: int
     points_seq: int
+
+
+@dataclass(frozen=True)
+class ToldEnding:
+    """How a trial ends whose client asks for the next one in the same call: told before it is written."""
+
+    trial_id: str
+    state: TrialState
+    best_value: float | None
+
+    def to_json(self) -> JsonObject:
+        return {"trial": self.trial_id, "state": self.state.value, "best_value": self.best_value}
+
+    @classmethod
+    def from_json(cls, told: JsonValue) -> ToldEnding:
+        """Raises KeyError, TypeError or ValueError for what is none."""
+        if not isinstance(told, dict):
+            raise TypeError("not an object")
+        best = told["best_value"]
+        return cls(str(told["trial"]), TrialState(str(told["state"])), None if best is None else float(str(best)))
 
 
 def changes_since(tx: Transaction, experiment_id: str, trials_seq: int, points_seq: int | None) -> Changes:

@@ -17,11 +17,13 @@ from foretune.wire.experiments import Mode, Stopping
 from foretune.wire.trials import CompleteRequest, Decision, HeartbeatRequest, MeasurementsRequest
 from service.bus import Bus
 from service.db import stopping as stopping_rows
+from service.db.experiments import StoredExperiment
 from service.db.ledger import Ledger
 from service.db.trials import StoredTrial
 from service.settings import settings
 from service.usecases import outcomes
 from service.usecases.outcomes import Measured
+from service.usecases.proposals import ToldEnding
 from service.usecases.trials import to_wire
 
 _THRESHOLDS_EVERY_S = 1.0
@@ -87,13 +89,27 @@ def complete(ledger: Ledger, trial_id: str, request: CompleteRequest) -> wire.Tr
     return to_wire(finished)
 
 
+def foretold(experiment: StoredExperiment, trial: StoredTrial, request: CompleteRequest) -> ToldEnding | None:
+    """What `complete` will write of this trial; None where it may refuse, or write nothing."""
+    state = _ENDINGS[request.outcome]
+    is_missing = state is TrialState.COMPLETED and request.value is None and trial.value is None
+    if trial.state is not TrialState.RUNNING or not _holds(trial, request.lease) or is_missing:
+        return None
+    best, _ = outcomes.best_with(trial, request.value, experiment.goal)
+    return ToldEnding(trial.id, state, best)
+
+
 def _leased(ledger: Ledger, trial_id: str, token: str) -> StoredTrial:
     trial = ledger.trial(trial_id)
     if ledger.experiment.mode != Mode.EXTERNAL:
         raise Conflict("a managed trial is reported by its worker, not by a client", code="managed_trial")
-    if trial.lease is None or not hmac.compare_digest(trial.lease.encode(), token.encode()):
+    if not _holds(trial, token):
         raise LeaseLost()
     return trial
+
+
+def _holds(trial: StoredTrial, token: str) -> bool:
+    return trial.lease is not None and hmac.compare_digest(trial.lease.encode(), token.encode())
 
 
 def _running(trial: StoredTrial) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from foretune.errors import BudgetExhausted, Conflict, ForetuneError, IdempotencyConflict, Unavailable
+from foretune.errors import BudgetExhausted, Conflict, ForetuneError, Unavailable
 from foretune.json_types import JsonObject
 from foretune.quasirandom import r_sequence
 from foretune.spaces import Space
@@ -30,6 +30,7 @@ from service.db.trials import StoredTrial
 from service.settings import settings
 from service.usecases import experiments, idempotency, outcomes
 from service.usecases.idempotency import Once
+from service.usecases.proposals import ToldEnding
 from service.usecases.trials import Proposed, start_trial
 
 _MUCH_ROOM = 64
@@ -62,14 +63,14 @@ async def suggest(
     Raises NotFound, BudgetExhausted when `max_trials` are out, Conflict when the experiment is paused, finished or
     managed, IdempotencyConflict.
     """
-    asked = _Ask(database, bus, project, experiment_id, request.count, once)
+    asked = Ask(database, bus, project, experiment_id, request.count, once)
     if request.wait_seconds > 0 and asked.expects_new_trials():
         try:
-            proposals = await _proposals(bus, experiment_id, request.count, request.wait_seconds)
+            proposals = await proposals_for(bus, experiment_id, request.count, request.wait_seconds)
             granted = await ledgers.on_experiment(
-                project, experiment_id, partial(_grant, asked, proposals, looked=False)
+                project, experiment_id, partial(grant, asked, proposals, looked=False)
             )
-            return _answer(asked, granted)
+            return answer_of(asked, granted)
         except Unavailable:
             raise
         except ForetuneError:
@@ -80,33 +81,12 @@ async def suggest(
         return plan
     proposals = []
     if plan.fresh and request.wait_seconds > 0:
-        proposals = await _proposals(bus, experiment_id, plan.fresh, request.wait_seconds)
+        proposals = await proposals_for(bus, experiment_id, plan.fresh, request.wait_seconds)
     return await asyncio.to_thread(_accept, asked, proposals)
 
 
-async def suggest_next(
-    database: Database,
-    ledgers: LedgerBatches,
-    bus: Bus,
-    project: str,
-    experiment_id: str,
-    request: wire.SuggestionRequest,
-    once: Once | None,
-) -> wire.Suggestions:
-    """As `suggest`, for a caller whose first wish is fulfilled: without trials where there are none to get.
-
-    Raises IdempotencyConflict.
-    """
-    try:
-        return await suggest(database, ledgers, bus, project, experiment_id, request, once)
-    except IdempotencyConflict:
-        raise
-    except ForetuneError:
-        return wire.Suggestions(trials=[])
-
-
 @dataclass(frozen=True)
-class _Ask:
+class Ask:
     """One client's ask."""
 
     database: Database
@@ -138,7 +118,7 @@ class _Ask:
         _roomy_until.pop((self.project, self.experiment_id), None)
 
 
-def _plan(asked: _Ask) -> _Plan | wire.Suggestions:
+def _plan(asked: Ask) -> _Plan | wire.Suggestions:
     """What the ask may get, or what it got when it was asked before."""
     with asked.database.reading() as tx:
         if asked.once is not None and (answered := idempotency.recall(tx, asked.project, asked.once)) is not None:
@@ -152,9 +132,14 @@ def _plan(asked: _Ask) -> _Plan | wire.Suggestions:
         return _Plan(freed, fresh)
 
 
-async def _proposals(bus: Bus, experiment_id: str, count: int, wait_s: float) -> list[Proposed]:
-    """The desk's proposals; none when it does not answer in time."""
-    answer = await bus.call("propose", {"experiment": experiment_id, "count": count}, wait_s)
+async def proposals_for(
+    bus: Bus, experiment_id: str, count: int, wait_s: float, told: ToldEnding | None = None
+) -> list[Proposed]:
+    """The desk's proposals, which have seen what is `told` as well; none when it does not answer in time."""
+    payload: JsonObject = {"experiment": experiment_id, "count": count}
+    if told is not None:
+        payload["told"] = told.to_json()
+    answer = await bus.call("propose", payload, wait_s)
     if answer is not None and isinstance(proposals := answer.get("proposals"), list):
         return [_read(one) for one in proposals[:count] if isinstance(one, dict)]
     return []
@@ -178,14 +163,14 @@ def _fallback(experiment: StoredExperiment, count: int) -> list[Proposed]:
 
 
 @dataclass(frozen=True)
-class _Granted:
+class Granted:
     """Leased trials, and the experiment as it was left."""
 
     suggestions: wire.Suggestions
     experiment: StoredExperiment
 
 
-def _accept(asked: _Ask, proposals: Sequence[Proposed]) -> wire.Suggestions:
+def _accept(asked: Ask, proposals: Sequence[Proposed]) -> wire.Suggestions:
     """Leases trials, unless there is an answer with the same key already."""
     with (
         asked.database.transaction() as tx,
@@ -193,11 +178,11 @@ def _accept(asked: _Ask, proposals: Sequence[Proposed]) -> wire.Suggestions:
     ):
         if asked.once is not None and (answered := idempotency.begin(tx, asked.project, asked.once)) is not None:
             return wire.Suggestions.model_validate_json(answered.body)
-        granted = _grant(asked, proposals, ledger, looked=True)
-    return _answer(asked, granted)
+        granted = grant(asked, proposals, ledger, looked=True)
+    return answer_of(asked, granted)
 
 
-def _grant(asked: _Ask, proposals: Sequence[Proposed], ledger: Ledger, *, looked: bool) -> _Granted:
+def grant(asked: Ask, proposals: Sequence[Proposed], ledger: Ledger, *, looked: bool) -> Granted:
     """Leases trials. Unless it was `looked` for, an earlier answer with the same key shows when this one is written."""
     _check_open(ledger.experiment)
     over = outcomes.finish_experiment_if_due(ledger)
@@ -209,10 +194,10 @@ def _grant(asked: _Ask, proposals: Sequence[Proposed], ledger: Ledger, *, looked
             idempotency.remember(ledger.tx, asked.project, asked.once, status=200, body=body)
         else:
             ledger.add_answer(asked.once.key, asked.once.fingerprint, status=200, body=body)
-    return _Granted(suggestions, ledger.experiment)
+    return Granted(suggestions, ledger.experiment)
 
 
-def _answer(asked: _Ask, granted: _Granted) -> wire.Suggestions:
+def answer_of(asked: Ask, granted: Granted) -> wire.Suggestions:
     """What was granted, once it is committed: what ended the experiment in place of a trial must stay."""
     if not granted.suggestions.trials:
         raise _exhausted(granted.experiment)

@@ -14,10 +14,11 @@ from foretune.errors import BudgetExhausted, Conflict
 from foretune.events import EventType
 from foretune.states import TrialState, check_trial_move
 from foretune.wire.experiments import BudgetPatch, ExperimentPatch
-from foretune.wire.trials import SuggestionRequest
+from foretune.wire.trials import CompleteRequest, SuggestionRequest
 from service.db.tables import experiments as experiment_table
 from service.db.tables import trials as trial_table
-from service.usecases import experiments, suggestions, upkeep
+from service.usecases import experiments, next_trials, suggestions, upkeep
+from tests.service.usecases.test_suggestions import proposal
 
 if TYPE_CHECKING:
     from tests.service.usecases.conftest import World
@@ -27,6 +28,16 @@ def ask(world: World, experiment_id: str, count: int) -> list[tuple[str, str]]:
     request = SuggestionRequest(count=count, wait_seconds=0)
     asked = suggestions.suggest(world.database, world.ledgers, world.bus, world.project, experiment_id, request)
     return [(trial.id, trial.lease.token) for trial in world.run(asked).trials]
+
+
+def complete_and_ask(world: World, trial_id: str, lease: str, value: float) -> list[tuple[str, str]]:
+    asked = {"count": 1, "wait_seconds": 5.0}
+    request = CompleteRequest.model_validate({"lease": lease, "value": value, "next": asked})
+    ended = next_trials.complete_and_suggest(
+        world.database, world.ledgers, world.bus, world.project, trial_id, request, None
+    )
+    found = world.run(ended).next
+    return [(trial.id, trial.lease.token) for trial in found.trials] if found is not None else []
 
 
 def client(world: World, experiment_id: str, seed: int) -> list[tuple[str, float]]:
@@ -40,12 +51,16 @@ def client(world: World, experiment_id: str, seed: int) -> list[tuple[str, float
             return acknowledged
         except Conflict:  # paused just now
             continue
-        for trial_id, lease in given:
+        while given:
+            trial_id, lease = given.pop()
             try:
                 for epoch in (1, 2):
                     world.measure(trial_id, lease, {epoch: chance.random()})
                 value = chance.random()
-                world.complete(trial_id, lease, value=value)
+                if chance.random() < 0.5:
+                    world.complete(trial_id, lease, value=value)
+                else:
+                    given += complete_and_ask(world, trial_id, lease, value)
                 acknowledged.append((trial_id, value))
             except Conflict:  # its lease was taken away
                 continue
@@ -54,7 +69,7 @@ def client(world: World, experiment_id: str, seed: int) -> list[tuple[str, float
 def disturb(world: World, experiment_id: str, over: threading.Event) -> None:
     """Takes leases away, sweeps, pauses, resumes and raises the budget, until all is over."""
     chance = random.Random(0)
-    budget = 60
+    budget = 260
     while not over.is_set():
         running = [trial.id for trial in world.trials(experiment_id) if trial.state is TrialState.RUNNING]
         if running and chance.random() < 0.5:
@@ -64,7 +79,7 @@ def disturb(world: World, experiment_id: str, over: threading.Event) -> None:
             for verb in ("pause", "resume"):
                 with world.database.transaction() as tx:
                     getattr(experiments, verb)(tx, world.bus, world.project, experiment_id)
-            if budget < 70:
+            if budget < 270:
                 budget += 1
                 change = ExperimentPatch(budget=BudgetPatch(max_trials=budget))
                 with world.database.transaction() as tx:
@@ -74,9 +89,12 @@ def disturb(world: World, experiment_id: str, over: threading.Event) -> None:
 
 
 def test_everybody_at_once(world: World) -> None:
-    experiment_id = world.submit(budget={"max_trials": 60, "max_epochs": 3}).id
+    experiment_id = world.submit(budget={"max_trials": 260, "max_epochs": 3}).id
+    some = random.Random(0)
     over = threading.Event()
-    with ThreadPoolExecutor(7) as threads:
+    # A number for each ask, as the desk would never propose one setting twice.
+    desk = world.desk(lambda kind, payload: {"proposals": [proposal(some.random())]})
+    with desk, ThreadPoolExecutor(7) as threads:
         troublemaker = threads.submit(disturb, world, experiment_id, over)
         clients = [threads.submit(client, world, experiment_id, seed) for seed in range(6)]
         try:
@@ -88,7 +106,7 @@ def test_everybody_at_once(world: World) -> None:
     acknowledged += client(world, experiment_id, 99)
     check(world, experiment_id)
     values = {trial.id: trial.value for trial in world.trials(experiment_id)}
-    assert len(acknowledged) > 30
+    assert len(acknowledged) > 130
     assert all(values[trial_id] == value for trial_id, value in acknowledged), "what was acknowledged is there"
 
 

@@ -7,14 +7,14 @@ starts from the prior: so a proposal can be replayed from the results alone, wit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 from scipy.special import logsumexp
 
 from foretune.metrics import Goal
-from metalearner import gp
+from metalearner import gp, sensitivity
 from metalearner.acquisition import log_expected_improvement
 from metalearner.arrays import Array, Index
 from metalearner.compiled_outcomes import spread_out
@@ -58,6 +58,23 @@ SETTINGS: dict[Effort, GPSettings] = {
         rivals=(gp.Prior(trend=1.0), gp.Prior(common=0.85), gp.Prior(trend=1.0, common=0.85)),
     ),
 }
+
+
+@lru_cache(maxsize=256)
+def settings_for(effort: Effort, encoding: Encoding, *, informed: bool) -> GPSettings:
+    """What the effort buys on this space. `informed`: its results are of networks whose default an expert chose, of
+    whose parameters something is known.
+    """
+    usual = SETTINGS[effort]
+    if not informed:
+        return usual
+    return replace(
+        usual,
+        prior=sensitivity.informed(usual.prior, encoding.space),
+        rivals=tuple(sensitivity.informed(rival, encoding.space) for rival in usual.rivals),
+    )
+
+
 _INCUMBENTS = 5
 _FEW = 64
 """With more results the kernel is as good as known."""

@@ -46,6 +46,15 @@ class Prior:
     """Which share of the variance of the length scales' logarithms all dimensions have in common."""
     trend: float = 0.0
     """The variance b of a quadratic trend, without interactions, beneath the process."""
+    length_scales: tuple[tuple[float, float] | None, ...] = ()
+    """Mean and deviation of each length scale's logarithm where it is known apart; empty: of none."""
+
+    def lengths(self, dimensions: int) -> tuple[Array, Array]:
+        """Means and deviations of the logarithms of so many length scales: (G,), (G,)."""
+        usual = self.length_scale_mean + 0.5 * math.log(dimensions), self.length_scale_deviation
+        known = self.length_scales or (None,) * dimensions
+        means, deviations = np.array([usual if one is None else one for one in known]).T
+        return means, deviations
 
 
 @dataclass(frozen=True)
@@ -149,12 +158,12 @@ def condition(kernel: Kernel, groups: Index, features: Array, targets: Array, no
 def fit(features: Array, targets: Array, groups: Index, prior: Prior, max_iterations: int) -> Kernel:
     """The most probable hyperparameters given outcomes `targets` (n,), of about unit scale, at `features` (n, P).
 
-    Starts from the prior's mode: the result depends on nothing but the arguments.
+    Starts from a point that the prior alone says: the result depends on nothing but the arguments.
     """
     objective = _Objective(features, targets, groups, prior)
-    count = objective.count
     start = objective.means.copy()
-    start[:count] = math.log(0.5) + 0.5 * math.log(count)
+    if not prior.length_scales:
+        start[: objective.count] = math.log(0.5) + 0.5 * math.log(objective.count)
     found = minimize(
         objective,
         start,
@@ -208,13 +217,11 @@ class _Objective:
         if prior.trend:
             basis = _basis(features, count)
             self._mean += prior.trend * (basis @ basis.T)
-        length_mean = prior.length_scale_mean + 0.5 * math.log(count)
-        self.means = np.array([length_mean] * count + [prior.scale_mean, prior.noise_mean])
-        covariance = np.diag(
-            [prior.length_scale_deviation**2] * count + [prior.scale_deviation**2, prior.noise_deviation**2]
-        )
+        means, deviations = prior.lengths(count)
+        self.means = np.array([*means, prior.scale_mean, prior.noise_mean])
+        covariance = np.diag([*deviations**2, prior.scale_deviation**2, prior.noise_deviation**2])
         covariance[:count, :count] *= 1.0 - prior.common
-        covariance[:count, :count] += prior.common * prior.length_scale_deviation**2
+        covariance[:count, :count] += prior.common * np.outer(deviations, deviations)
         self._precision = np.linalg.inv(covariance)
         self.log_determinant = float(np.linalg.slogdet(covariance)[1])
         self.bounds = [(-4.0, 8.0)] * count + [(-6.0, 4.0), (math.log(JITTER), 0.5)]

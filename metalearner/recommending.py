@@ -49,7 +49,9 @@ def recommend(
     seen = _best_seen(history, problem.goal, count)
     if feasible < _FEW:
         return Recommendations(tuple(item for _, item in seen[:count]), Confidence.LOW)
-    model = cold_gp.surrogate(history, memory, cold_gp.SETTINGS[Effort.THOROUGH])
+    informed = problem.defaults is not None
+    settings = cold_gp.settings_for(Effort.THOROUGH, history.encoding, informed=informed)
+    model = cold_gp.surrogate(history, memory, settings)
     ranked = _judged(model, history, problem.goal, [*seen, *_best_predicted(history, model, problem)])
     sure = feasible >= max(_SURE_FROM, 2 * history.encoding.width)
     return Recommendations(_both_kinds(ranked, count), Confidence.HIGH if sure else Confidence.LOW)

@@ -52,12 +52,16 @@ def informed(prior: gp.Prior, space: Space) -> gp.Prior:
 
 def _length(parameter: AnyParameter) -> tuple[float, float] | None:
     """Mean and deviation of the logarithm of its length in the unit cube; None where nothing is known."""
-    length = _LENGTHS.get(parameter.role or guess_role(parameter.name) or "")
-    edge = _edge(parameter)
-    return None if length is None or edge is None else (math.log(length / edge), _DEVIATION)
+    length, span = known_length(parameter), edge(parameter)
+    return None if length is None or span is None else (math.log(length / span), _DEVIATION)
 
 
-def _edge(parameter: AnyParameter) -> float | None:
+def known_length(parameter: AnyParameter) -> float | None:
+    """In the parameter's own units, by its role."""
+    return _LENGTHS.get(parameter.role or guess_role(parameter.name) or "")
+
+
+def edge(parameter: AnyParameter) -> float | None:
     """The cube's edge in the parameter's own units; None where it has no units."""
     if isinstance(parameter, Schedule | Bool):
         return 1.0

@@ -92,7 +92,12 @@ def test_believing_knows_of_the_trend() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("prior", [gp.Prior(), gp.Prior(common=0.85, trend=1.0)])
+KNOWN = ((-1.0, 0.7), None, (0.5, 0.4))
+
+
+@pytest.mark.parametrize(
+    "prior", [gp.Prior(), gp.Prior(common=0.85, trend=1.0), gp.Prior(common=0.5, length_scales=KNOWN)]
+)
 def test_the_gradient_of_the_fit_is_that_of_finite_differences(prior: gp.Prior) -> None:
     features, targets = _data(20)
     objective = gp._Objective(features, targets, np.arange(3), prior)
@@ -156,16 +161,19 @@ def test_likely_kernels_differ_less_the_more_is_known() -> None:
 
 
 def test_the_evidence_is_the_integral_over_the_hyperparameters() -> None:
-    """Ratios of evidences of three priors against importance sampling from the priors; the constants cancel."""
+    """Ratios of evidences of four priors against importance sampling from the priors; the constants cancel."""
     features, targets = _data(14)
     features, groups, generator = features[:, :2], np.arange(2), np.random.default_rng(4)
     laplace, sampled = [], []
-    for prior in (gp.Prior(), gp.Prior(common=0.85), gp.Prior(trend=1.0)):
+    known = gp.Prior(length_scales=(KNOWN[0], None), common=0.5)
+    for prior in (gp.Prior(), gp.Prior(common=0.85), gp.Prior(trend=1.0), known):
         mode = gp.fit(features, targets, groups, prior, 200)
         laplace.append(gp.likely(mode, features, targets, groups, prior, 2, generator)[1])
-        own = 3.0 * ((1.0 - prior.common) * np.eye(2) + prior.common)
+        deviations = np.array([0.7 if prior is known else math.sqrt(3.0), math.sqrt(3.0)])
+        own = np.outer(deviations, deviations) * ((1.0 - prior.common) * np.eye(2) + prior.common)
         covariance = np.block([[own, np.zeros((2, 2))], [np.zeros((2, 2)), np.diag([1.0, 2.5**2])]])
-        means = [0.7 + 0.5 * math.log(2.0)] * 2 + [0.0, -7.0]
+        usual = 0.7 + 0.5 * math.log(2.0)
+        means = [-1.0 if prior is known else usual, usual, 0.0, -7.0]
         logs = np.clip(generator.multivariate_normal(means, covariance, 6000), -13.0, 8.0)
         densities = []
         for one in logs:

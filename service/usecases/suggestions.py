@@ -33,8 +33,8 @@ from service.usecases.idempotency import Once
 from service.usecases.proposals import ToldEnding
 from service.usecases.trials import Proposed, start_trial
 
-_MUCH_ROOM = 64
-"""Trials left in the budget: more than clients usually ask for at once."""
+_MUCH_ROOM = 8
+"""Trials left in the budget: with fewer an ask may be one too many, and looks before a proposal is made for nothing."""
 _REMEMBERED_S = 2.0
 _REMEMBERED_EXPERIMENTS = 1000
 _roomy_until: dict[tuple[str, str], float] = {}

@@ -16,7 +16,6 @@ development data.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -25,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rehearsal_parts.curves import SPLIT, TASKS, near_the_best, start, trained
+from benchmarks.rehearsal_parts.curves import SPLIT, TASKS, all_trained, refuse_missing
 from benchmarks.rehearsal_parts.jobs import OurJob, optunas
 from benchmarks.rehearsal_parts.landscape import Landscape
-from benchmarks.tuning_task import FASHION, Task
+from benchmarks.tuning_task import Task
 from metalearner import Effort
 from metalearner.arrays import Array
 
@@ -38,8 +37,7 @@ _AFTER = (60, 100, 200, 300, 400, 600, 900)
 def main() -> None:
     """Trains what is missing, rehearses and prints a line a task."""
     arguments = _arguments()
-    if not FASHION.is_dir() and any(task.startswith("fashion") for task in arguments.tasks):
-        sys.exit(f"there is no {FASHION}: apt-get install dataset-fashion-mnist, or choose other --tasks")
+    refuse_missing(arguments.tasks)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     print(f"{'':14s}" + "".join(f"{f'after {k}':>14s}" for k in _AFTER) + "   fewer  never")
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
@@ -57,8 +55,7 @@ def main() -> None:
 
 def _rehearse(task: str, folder: Path, settings: int, seeds: int, effort: Effort) -> tuple[list[Array], list[Array]]:
     """The best so far after each epoch of our jobs, and of Optuna's."""
-    curves = trained(task, start(settings), folder)
-    curves += trained(task, near_the_best(curves, settings), folder)
+    curves = all_trained(task, settings, folder)
     landscape = Landscape(curves, len(Task(task, folder / f"{task}.npz").load(SPLIT).val_y))
     ours = [_best_so_far(OurJob(landscape, seed, effort).run()) for seed in range(seeds)]
     return ours, [_best_so_far(optunas(landscape, seed)) for seed in range(seeds)]

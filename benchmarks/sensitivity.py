@@ -3,22 +3,21 @@
     python -m benchmarks.sensitivity                              # all development tasks of `benchmarks.rehearsal`
     python -m benchmarks.sensitivity --tasks classes-a digits-a
 
-Each task's settings are trained (about six minutes, and kept in --folder, which the rehearsal shares), and a process
-is fitted to their best values. Printed is the length scale of each hyperparameter in its own units: e-folds where it
-is searched by orders of magnitude, and the noise in parts of the variance of all settings.
+Each task's settings are trained (kept in --folder, which the rehearsal shares), and a process is fitted to their best
+values. Printed is the length scale of each hyperparameter in its own units: e-folds where it is searched by orders of
+magnitude, and the noise in parts of the variance of all settings.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rehearsal_parts.curves import TASKS, near_the_best, start, trained
-from benchmarks.tuning_task import FASHION, NETWORK
+from benchmarks.rehearsal_parts.curves import TASKS, all_trained, refuse_missing
+from benchmarks.tuning_task import NETWORK
 from metalearner import gp
 from metalearner.arrays import Array
 from metalearner.encoding import Encoding
@@ -33,8 +32,7 @@ _PRIOR = gp.Prior(noise_mean=-3.0)
 def main() -> None:
     """Trains what is missing, and prints a column a task beside what is known."""
     arguments = _arguments()
-    if not FASHION.is_dir() and any(task.startswith("fashion") for task in arguments.tasks):
-        sys.exit(f"there is no {FASHION}: apt-get install dataset-fashion-mnist, or choose other --tasks")
+    refuse_missing(arguments.tasks)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     space = get_network(NETWORK).space
     fitted = [_kernel(task, arguments.settings, arguments.folder) for task in arguments.tasks]
@@ -49,8 +47,7 @@ def main() -> None:
 
 def _kernel(task: str, settings: int, folder: Path) -> gp.Kernel:
     encoding = Encoding.of(get_network(NETWORK).space)
-    curves = trained(task, start(settings), folder)
-    curves += trained(task, near_the_best(curves, settings), folder)
+    curves = all_trained(task, settings, folder)
     losses: Array = -np.array([max(one.values) for one in curves])
     features = encoding.features(encoding.encode_all([one.configuration for one in curves]))
     return gp.fit(features, warp(losses)[1], encoding.groups, _PRIOR, _ITERATIONS)

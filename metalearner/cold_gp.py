@@ -58,6 +58,12 @@ SETTINGS: dict[Effort, GPSettings] = {
         rivals=(gp.Prior(trend=1.0), gp.Prior(common=0.85), gp.Prior(trend=1.0, common=0.85)),
     ),
 }
+_INCUMBENTS = 5
+_FEW = 64
+"""With more results the kernel is as good as known."""
+_FEWEST = 30
+"""With more results rival priors have had their say: trends and common length scales are wrong about cliffs and about
+parameters that do not matter, and then stand in the way."""
 
 
 @lru_cache(maxsize=256)
@@ -73,14 +79,6 @@ def settings_for(effort: Effort, encoding: Encoding, *, informed: bool) -> GPSet
         prior=sensitivity.informed(usual.prior, encoding.space),
         rivals=tuple(sensitivity.informed(rival, encoding.space) for rival in usual.rivals),
     )
-
-
-_INCUMBENTS = 5
-_FEW = 64
-"""With more results the kernel is as good as known."""
-_FEWEST = 30
-"""With more results rival priors have had their say: trends and common length scales are wrong about cliffs and about
-parameters that do not matter, and then stand in the way."""
 
 
 @dataclass(frozen=True)

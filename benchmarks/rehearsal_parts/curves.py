@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,18 @@ def near_the_best(curves: list[Curve], count: int) -> list[Setting]:
         point = np.clip(row + moves, 0.0, 1.0)
         settings.append(Setting(f"best-{number}", encoding.decode(encoding.rows(point[None, :])[0]), 4000 + number))
     return settings
+
+
+def all_trained(task: str, settings: int, folder: Path) -> list[Curve]:
+    """The curves of so many settings of each third: all over the space, around the default, near the best of those."""
+    curves = trained(task, start(settings), folder)
+    return curves + trained(task, near_the_best(curves, settings), folder)
+
+
+def refuse_missing(tasks: Iterable[str]) -> None:
+    """Ends the program where a task's data are not installed."""
+    if not FASHION.is_dir() and any(task.startswith("fashion") for task in tasks):
+        sys.exit(f"there is no {FASHION}: apt-get install dataset-fashion-mnist, or choose other --tasks")
 
 
 def trained(task: str, settings: list[Setting], folder: Path) -> list[Curve]:

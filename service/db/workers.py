@@ -24,7 +24,7 @@ class Company:
     """The other train workers that run nothing, and were seen of late."""
 
 
-# Before each trial of a worker that is not alone: SQLAlchemy would take ten times as long to put it together.
+# Asked before each trial of a worker that may share; put together by SQLAlchemy it was most of a claim (docs/LOG.md).
 _COMPANY = b"""
     SELECT count(*) FILTER (WHERE experiment_id = %(experiment)s AND worker = %(worker)s),
         count(DISTINCT worker) FILTER (WHERE experiment_id = %(experiment)s AND worker <> %(worker)s),

@@ -81,7 +81,7 @@ def complete(ledger: Ledger, trial_id: str, request: CompleteRequest) -> wire.Tr
     if told_to_stop or (trial.state is state and request.value in (None, trial.value)):
         return to_wire(trial)
     _running(trial)
-    if state is TrialState.COMPLETED and request.value is None and trial.value is None:
+    if _lacks_value(trial, state, request):
         message = "is missing: no measurement with a value was reported; send one, or an outcome with a reason"
         raise InvalidRequest(f"value {message}", errors=[FieldError(("body", "value"), message)])
     finished = outcomes.finish_trial(ledger, trial, state, value=request.value, reason=request.reason)
@@ -92,11 +92,15 @@ def complete(ledger: Ledger, trial_id: str, request: CompleteRequest) -> wire.Tr
 def foretold(experiment: StoredExperiment, trial: StoredTrial, request: CompleteRequest) -> ToldEnding | None:
     """What `complete` will write of this trial; None where it may refuse, or write nothing."""
     state = _ENDINGS[request.outcome]
-    is_missing = state is TrialState.COMPLETED and request.value is None and trial.value is None
-    if trial.state is not TrialState.RUNNING or not _holds(trial, request.lease) or is_missing:
+    refused = not _holds(trial, request.lease) or _lacks_value(trial, state, request)
+    if trial.state is not TrialState.RUNNING or refused:
         return None
     best, _ = outcomes.best_with(trial, request.value, experiment.goal)
     return ToldEnding(trial.id, state, best)
+
+
+def _lacks_value(trial: StoredTrial, state: TrialState, request: CompleteRequest) -> bool:
+    return state is TrialState.COMPLETED and request.value is None and trial.value is None
 
 
 def _leased(ledger: Ledger, trial_id: str, token: str) -> StoredTrial:

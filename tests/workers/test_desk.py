@@ -10,13 +10,16 @@ import pytest
 import redis
 
 from foretune.json_types import JsonObject
+from foretune.states import TrialState
 from foretune.wire.experiments import ExperimentRequest
 from service.artifacts import ArtifactStore
 from service.bus import Bus
 from service.bus.names import CALLS
 from service.db.session import Database
 from service.usecases import experiments
+from service.usecases.proposals import ToldEnding
 from tests.conftest import Project
+from tests.service.usecases.conftest import World
 from workers.desk import Desk
 from workers.process import WorkerProcess
 from workers.proposals import Proposals
@@ -145,3 +148,17 @@ def test_what_nobody_can_read_spoils_nothing(bus: Bus, desk: Desk, experiment: s
     desk.start()
     asked = bus.call("propose", {"experiment": experiment, "count": 1}, 20.0)
     assert len(_proposals(runner.run(asked))) == 1
+
+
+def test_an_ending_that_a_call_tells_of_has_been_seen(
+    world: World, bus: Bus, desk: Desk, experiment: str, runner: asyncio.Runner
+) -> None:
+    (trial,) = world.ask(experiment)
+    told = ToldEnding(trial.id, TrialState.COMPLETED, 0.5).to_json()
+
+    async def ask() -> JsonObject | None:
+        desk.start()
+        return await bus.call("propose", {"experiment": experiment, "count": 1, "told": told}, 60.0)
+
+    (made,) = _proposals(runner.run(ask()))
+    assert (made["replay"]["told"], made["replay"]["seen_results"]) == ([trial.id], 1)  # type: ignore[index,call-overload]

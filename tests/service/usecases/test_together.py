@@ -90,10 +90,9 @@ def disturb(world: World, experiment_id: str, over: threading.Event) -> None:
 
 def test_everybody_at_once(world: World) -> None:
     experiment_id = world.submit(budget={"max_trials": 260, "max_epochs": 3}).id
-    some = random.Random(0)
+    settings = random.Random(0)
     over = threading.Event()
-    # A number for each ask, as the desk would never propose one setting twice.
-    desk = world.desk(lambda kind, payload: {"proposals": [proposal(some.random())]})
+    desk = world.desk(lambda kind, payload: {"proposals": [proposal(settings.random())]})
     with desk, ThreadPoolExecutor(7) as threads:
         troublemaker = threads.submit(disturb, world, experiment_id, over)
         clients = [threads.submit(client, world, experiment_id, seed) for seed in range(6)]

@@ -18,7 +18,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from metalearner import Effort, FeatureLikeness, Memory, Observation, Problem, TaskHistory, informed, propose
+from metalearner import (
+    Effort,
+    FeatureLikeness,
+    Memory,
+    Observation,
+    Problem,
+    TaskHistory,
+    informed,
+    known_mean,
+    propose,
+)
 from workers.datasets.dataset import Dataset
 from workers.datasets.prepare import prepare, views
 from workers.engine import METRICS, Engine, trial_spec
@@ -74,6 +84,7 @@ def _tune(dataset: Dataset, own: TaskHistory, others: Sequence[TaskHistory], tri
         seed=seed,
         defaults=network.default_configuration(space),
         network_known=bool(others),
+        prior_mean=known_mean(_NETWORK),
     )
     task = replace(own.task, dataset="left out")
     if others:

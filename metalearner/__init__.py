@@ -12,6 +12,7 @@ from metalearner.knowledge import Knowledge
 from metalearner.likeness import FeatureLikeness, Likeness
 from metalearner.memory import Memory
 from metalearner.portfolio import build as build_portfolio
+from metalearner.prior_mean import PriorMean, known_mean
 from metalearner.proposing import propose, trust
 from metalearner.recommending import recommend
 from metalearner.stopping import thresholds
@@ -45,6 +46,7 @@ __all__ = [
     "Observation",
     "PortfolioItem",
     "Prediction",
+    "PriorMean",
     "Problem",
     "Proposal",
     "ProposerName",
@@ -60,6 +62,7 @@ __all__ = [
     "foresee",
     "halving",
     "informed",
+    "known_mean",
     "listen",
     "propose",
     "recommend",

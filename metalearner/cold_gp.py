@@ -6,7 +6,7 @@ starts from the prior: so a proposal can be replayed from the results alone, wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -22,6 +22,7 @@ from metalearner.encoding import Encoding
 from metalearner.expert import Belief
 from metalearner.memory import History, Memory
 from metalearner.outcomes import Scale, prediction, warp
+from metalearner.prior_mean import Expectation, PriorMean, expectation, mean_on
 from metalearner.sameness import Sameness, sameness
 from metalearner.search import SearchPlan, search
 from metalearner.values import Effort, Prediction
@@ -45,6 +46,8 @@ class GPSettings:
     prior: gp.Prior = field(default_factory=gp.Prior)
     rivals: tuple[gp.Prior, ...] = ()
     """Priors that the kernels are drawn under as well, each in proportion to its evidence, while results are fewest."""
+    mean: Callable[[Array], Array] | None = None
+    """What is known of rows beforehand (`metalearner.prior_mean`); None: nothing."""
 
 
 SETTINGS: dict[Effort, GPSettings] = {
@@ -67,18 +70,20 @@ parameters that do not matter, and then stand in the way."""
 
 
 @lru_cache(maxsize=256)
-def settings_for(effort: Effort, encoding: Encoding, *, informed: bool) -> GPSettings:
+def settings_for(
+    effort: Effort, encoding: Encoding, *, informed: bool, prior_mean: PriorMean | None = None
+) -> GPSettings:
     """What the effort buys on this space. `informed`: its results are of networks whose default an expert chose, of
-    whose parameters something is known.
+    whose parameters something is known; `prior_mean`: what is known of all settings of the network.
     """
-    usual = SETTINGS[effort]
-    if not informed:
-        return usual
-    return replace(
-        usual,
-        prior=sensitivity.informed(usual.prior, encoding.space),
-        rivals=tuple(sensitivity.informed(rival, encoding.space) for rival in usual.rivals),
-    )
+    settings = SETTINGS[effort]
+    if informed:
+        settings = replace(
+            settings,
+            prior=sensitivity.informed(settings.prior, encoding.space),
+            rivals=tuple(sensitivity.informed(rival, encoding.space) for rival in settings.rivals),
+        )
+    return settings if prior_mean is None else replace(settings, mean=mean_on(prior_mean, encoding))
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,15 @@ class Surrogate:
     """Least expected score among the observations."""
     same: Sameness | None
     """Where trials would tell again what is known; None where no results are the same."""
+    expected: Expectation | None
+    """What the process is about the deviations from; None: from zero."""
+    beforehand: Array | float
+    """That at the observations: (n,)."""
+
+    def predict(self, rows: Array) -> tuple[Array, Array]:
+        """Mean and variance of the noiseless score: (m, D) -> (m,), (m,)."""
+        mean, variance = self.posterior.predict(self.encoding.features(rows))
+        return mean + _beforehand(self.expected, rows), variance
 
 
 def milestone(seen: int, growth: float) -> int:
@@ -116,18 +130,26 @@ def surrogate(history: History, memory: Memory, settings: GPSettings) -> Surroga
     fitted_on = milestone(seen, settings.growth)
     kernel = memory.recall(("kernel", fitted_on, settings), lambda: _fitted(history, fitted_on, settings))
     places, scale, scores = chosen(history, seen, settings.points)
-    groups = history.encoding.groups
-    posterior = gp.condition(kernel, groups, history.features[places], scores)
-    expected = posterior.fitted()
-    order = np.argsort(expected, kind="stable")
+    rows, groups = history.rows[places], history.encoding.groups
+    expected = None if settings.mean is None else expectation(settings.mean, rows, scores)
+    beforehand = _beforehand(expected, rows)
+    posterior = gp.condition(kernel, groups, history.features[places], scores - beforehand)
+    fitted = posterior.fitted() + beforehand
+    order = np.argsort(fitted, kind="stable")
     return Surrogate(
         history.encoding,
         posterior,
         scale,
-        history.rows[places[order[:_INCUMBENTS]]],
-        float(expected[order[0]]),
+        rows[order[:_INCUMBENTS]],
+        float(fitted[order[0]]),
         sameness(history.features[places], history.losses[places]),
+        expected,
+        beforehand,
     )
+
+
+def _beforehand(expected: Expectation | None, rows: Array) -> Array | float:
+    return 0.0 if expected is None else expected.at(rows)
 
 
 def _posteriors(model: Surrogate, history: History, settings: GPSettings) -> list[gp.Posterior]:
@@ -150,7 +172,7 @@ def _posteriors(model: Surrogate, history: History, settings: GPSettings) -> lis
         evidences.append(evidence)
     counts = _shared_out(settings.kernels, np.exp(np.array(evidences) - max(evidences)))
     kernels = [one for kernels, count in zip(drawn, counts, strict=True) for one in kernels[:count]]
-    return [gp.condition(one, groups, features, scores) for one in kernels]
+    return [gp.condition(one, groups, features, scores - model.beforehand) for one in kernels]
 
 
 def _shared_out(count: int, weights: Array) -> Index:
@@ -201,17 +223,18 @@ def suggest(
     """
     model = memory.recall_until_results(("surrogate", settings), lambda: surrogate(history, memory, settings))
     posteriors = memory.recall_until_results(("posteriors", settings), lambda: _posteriors(model, history, settings))
-    bests = [float(one.fitted().min()) for one in posteriors]
+    bests = [float((one.fitted() + model.beforehand).min()) for one in posteriors]
     waiting = None
     if pending:  # as if each had turned out as expected (kriging believer)
         waiting = model.encoding.features(np.array(pending))
         posteriors = [one.believing(waiting) for one in posteriors]
 
     def acquisition(rows: Array) -> Array:
-        features = model.encoding.features(rows)
-        improvements = [
-            log_expected_improvement(*one.predict(features), best) for one, best in zip(posteriors, bests, strict=True)
-        ]
+        features, beforehand = model.encoding.features(rows), _beforehand(model.expected, rows)
+        improvements = []
+        for one, best in zip(posteriors, bests, strict=True):
+            mean, variance = one.predict(features)
+            improvements.append(log_expected_improvement(mean + beforehand, variance, best))
         improvement = improvements[0] if len(improvements) == 1 else logsumexp(improvements, axis=0)
         if model.same is not None:
             improvement = improvement + model.same.log_news(features, waiting)
@@ -220,7 +243,7 @@ def suggest(
     rows, _ = search(acquisition, model.encoding, model.incumbents, generator, settings.plan)
     for row in rows:
         if not history.has(row, pending):
-            mean, variance = model.posterior.predict(model.encoding.features(row[None, :]))
+            mean, variance = model.predict(row[None, :])
             noise = model.posterior.kernel.noise
             return Suggestion(row, prediction(model.scale, goal, float(mean[0]), float(variance[0]) + noise))
     return Suggestion(None, None)

@@ -245,7 +245,7 @@ def _choose(
         return _Choice(None if history.has(row, pending) else row, Origin.QUASIRANDOM)
     if chosen is ProposerName.TPE:
         return _Choice(tpe.suggest(history, pending, effort, generator), Origin.TPE)
-    settings = cold_gp.settings_for(effort, encoding, informed=belief is not None)
+    settings = cold_gp.settings_for(effort, encoding, informed=belief is not None, prior_mean=problem.prior_mean)
     if trust and problem.knowledge is not None and not cold:
         learned = transfer.suggest(problem.knowledge, history, memory, pending, problem.goal, settings, generator)
         return _Choice(learned.row, Origin.TRANSFER, learned.predicted, evidence=learned.evidence)

@@ -49,8 +49,9 @@ def recommend(
     seen = _best_seen(history, problem.goal, count)
     if feasible < _FEW:
         return Recommendations(tuple(item for _, item in seen[:count]), Confidence.LOW)
-    informed = problem.defaults is not None
-    settings = cold_gp.settings_for(Effort.THOROUGH, history.encoding, informed=informed)
+    settings = cold_gp.settings_for(
+        *(Effort.THOROUGH, history.encoding), informed=problem.defaults is not None, prior_mean=problem.prior_mean
+    )
     model = cold_gp.surrogate(history, memory, settings)
     ranked = _judged(model, history, problem.goal, [*seen, *_best_predicted(history, model, problem)])
     sure = feasible >= max(_SURE_FROM, 2 * history.encoding.width)
@@ -84,7 +85,7 @@ def _best_predicted(history: History, model: Surrogate, problem: Problem) -> lis
     """The untried configuration that the process expects most of, if it expects anything of one."""
 
     def pessimistic(rows: Array) -> Array:
-        mean, variance = model.posterior.predict(model.encoding.features(rows))
+        mean, variance = model.predict(rows)
         return -(mean + np.sqrt(variance))
 
     generator = np.random.default_rng([problem.seed % 2**63, len(history)])
@@ -100,7 +101,7 @@ def _judged(
 ) -> list[Recommendation]:
     """The candidates with their predictions, the best first."""
     rows = np.array([row for row, _ in candidates])
-    means, variances = model.posterior.predict(model.encoding.features(rows))
+    means, variances = model.predict(rows)
     order = np.argsort(means + np.sqrt(variances), kind="stable")
     noise = model.posterior.kernel.noise
     judged = []

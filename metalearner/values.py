@@ -11,6 +11,7 @@ from foretune.spaces import Configuration, Space
 
 if TYPE_CHECKING:
     from metalearner.knowledge import Knowledge
+    from metalearner.prior_mean import PriorMean
 
 
 class ProposerName(StrEnum):
@@ -90,6 +91,8 @@ class Problem:
     """Its name: values of other metrics are no measure of this one's."""
     knowledge: Knowledge | None = None
     """What histories say of the space; `metalearner.informed` adds it together with the portfolio."""
+    prior_mean: PriorMean | None = None
+    """What is known of the network's settings without any history."""
 
 
 class Observation(NamedTuple):

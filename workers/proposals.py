@@ -24,6 +24,7 @@ from metalearner import (
     ProposerName,
     StoppingPolicy,
     halving,
+    known_mean,
     propose,
     thresholds,
     trust,
@@ -189,7 +190,7 @@ class Proposals:
 
 def problem_of(experiment: StoredExperiment, defaults: JsonObject) -> Problem:
     """The experiment as the meta-learner sees it. `defaults`: the network's."""
-    space = Space.from_json(experiment.space)
+    space, known = Space.from_json(experiment.space), known_mean(experiment.network)
     return Problem(
         space=space,
         goal=experiment.goal,
@@ -199,6 +200,7 @@ def problem_of(experiment: StoredExperiment, defaults: JsonObject) -> Problem:
         proposer=ProposerName(experiment.proposer),
         defaults=_within(space, defaults),
         metric=experiment.metric_name,
+        prior_mean=known and known.where(experiment.fixed),
     )
 
 

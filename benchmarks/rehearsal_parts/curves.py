@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits, make_classification
+from sklearn.datasets import load_digits
 
+from benchmarks.rehearsal_parts.made import clusters, images, taught
 from benchmarks.tuning_task import EPOCHS, FASHION, NETWORK, Task, read_idx
 from foretune.json_types import JsonObject
 from foretune.spaces import Configuration
@@ -54,18 +55,6 @@ def _noisy_digits(seed: int) -> tuple[Array, Array]:
     return images + np.random.default_rng(seed).normal(0.0, _NOISE * float(images.std()), images.shape), labels
 
 
-def _classes(features: int, informative: int, classes: int, seed: int) -> tuple[Array, Array]:
-    made: tuple[Array, Array] = make_classification(
-        *(2000, features),
-        n_informative=informative,
-        n_redundant=4,
-        n_classes=classes,
-        class_sep=1.2,
-        random_state=seed,
-    )
-    return made
-
-
 def _fashion(first: int, rows: int, *, halved: bool) -> tuple[Array, Array]:
     """Rows that `benchmarks.tuning_wallclock` does not use: it reads the first ten thousand."""
     pixels = read_idx(FASHION / "train-images-idx3-ubyte.gz")[first : first + rows] / 255.0  # (rows, 28, 28)
@@ -77,9 +66,16 @@ def _fashion(first: int, rows: int, *, halved: bool) -> tuple[Array, Array]:
 TASKS: dict[str, Callable[[], tuple[Array, Array]]] = {
     "digits-a": lambda: _noisy_digits(1000),
     "digits-b": lambda: _noisy_digits(1001),
-    "classes-a": lambda: _classes(20, 8, 4, 0),
-    "classes-b": lambda: _classes(40, 12, 6, 1),
-    "classes-c": lambda: _classes(60, 20, 8, 2),
+    "classes-a": lambda: clusters(20, 8, 4, 0),
+    "classes-b": lambda: clusters(40, 12, 6, 1),
+    "classes-c": lambda: clusters(60, 20, 8, 2),
+    "classes-d": lambda: clusters(20, 8, 4, 3),
+    "taught-a": lambda: taught(1500, 15, 3, 1000),
+    "taught-b": lambda: taught(4000, 30, 6, 1001),
+    "taught-c": lambda: taught(8000, 60, 10, 1002),
+    "images-a": lambda: images(4000, 14, 0.9, 1000),
+    "images-b": lambda: images(8000, 14, 1.4, 1001),
+    "images-c": lambda: images(6000, 28, 1.1, 1002),
     "fashion-14": lambda: _fashion(10_000, 4_000, halved=True),
     "fashion-28-a": lambda: _fashion(12_000, 15_000, halved=False),
     "fashion-28-b": lambda: _fashion(27_000, 15_000, halved=False),

@@ -11,7 +11,7 @@ from benchmarks.rehearsal_parts.landscape import Landscape
 from benchmarks.tuning_peer import sampler_and_pruner, suggest
 from benchmarks.tuning_task import EPOCHS, NETWORK, TRIALS
 from foretune.metrics import Goal
-from metalearner import Curves, Effort, Memory, Problem, halving, propose
+from metalearner import Curves, Effort, Memory, Problem, halving, known_mean, propose
 from metalearner.arrays import Array
 from workers.networks import get_network
 
@@ -26,7 +26,9 @@ class OurJob:
         self._generator = np.random.default_rng([seed, 5])
         network = get_network(NETWORK)
         default = network.default_configuration(network.space)
-        self._problem = Problem(network.space, Goal.MAXIMIZE, EPOCHS, TRIALS, seed, defaults=default)
+        self._problem = Problem(
+            network.space, Goal.MAXIMIZE, EPOCHS, TRIALS, seed, defaults=default, prior_mean=known_mean(NETWORK)
+        )
         self._curves = Curves(Goal.MAXIMIZE)
         self._trials: dict[str, tuple[dict[str, object], Array]] = {}
         self._running: list[str] = []

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+import structlog
+
 from foretune.errors import BudgetExhausted, Conflict, ForetuneError, Unavailable
 from foretune.json_types import JsonObject
 from foretune.quasirandom import r_sequence
@@ -33,6 +35,7 @@ from service.usecases.idempotency import Once
 from service.usecases.proposals import ToldEnding
 from service.usecases.trials import Proposed, start_trial
 
+_log = structlog.get_logger(__name__)
 _MUCH_ROOM = 8
 """Trials left in the budget: with fewer an ask may be one too many, and looks before a proposal is made for nothing."""
 _REMEMBERED_S = 2.0
@@ -140,16 +143,22 @@ async def proposals_for(
     if told is not None:
         payload["told"] = told.to_json()
     answer = await bus.call("propose", payload, wait_s)
-    if answer is not None and isinstance(proposals := answer.get("proposals"), list):
-        return [_read(one) for one in proposals[:count] if isinstance(one, dict)]
-    return []
+    proposals = answer.get("proposals") if answer is not None else None
+    read = [_read(one) for one in proposals[:count]] if isinstance(proposals, list) else []
+    understood = [one for one in read if one is not None]
+    if len(understood) < len(read):
+        _log.warning("proposals_not_understood", experiment=experiment_id, proposals=proposals)
+    return understood
 
 
-def _read(one: JsonObject) -> Proposed:
-    configuration, predicted, replay = one["configuration"], one.get("predicted"), one["replay"]
-    assert isinstance(configuration, dict)
-    assert isinstance(replay, dict)
-    return Proposed(configuration, str(one["origin"]), predicted if isinstance(predicted, dict) else None, replay)
+def _read(one: object) -> Proposed | None:
+    """None for what a desk of another version may say."""
+    if not isinstance(one, dict) or not isinstance(origin := one.get("origin"), str):
+        return None
+    configuration, predicted, replay = one.get("configuration"), one.get("predicted"), one.get("replay")
+    if not isinstance(configuration, dict) or not isinstance(replay, dict):
+        return None
+    return Proposed(configuration, origin, predicted if isinstance(predicted, dict) else None, replay)
 
 
 def _fallback(experiment: StoredExperiment, count: int) -> list[Proposed]:

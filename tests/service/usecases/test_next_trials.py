@@ -115,6 +115,15 @@ def test_without_a_desk_it_is_a_point_of_the_space(world: World) -> None:
     assert (ended.state, following(ended).origin) == (TrialState.COMPLETED, "fallback")
 
 
+def test_a_desk_that_nobody_understands_costs_no_ending(world: World) -> None:
+    experiment, desk = world.submit(budget=ROOMY), Desk()
+    with world.desk(desk):
+        (first,) = world.ask(experiment.id, wait_s=10.0)
+    with world.desk(lambda kind, payload: {"proposals": [{"setting": {"lr": 0.5}}]}):
+        ended = end(world, first)
+    assert (ended.state, following(ended).origin) == (TrialState.COMPLETED, "fallback")
+
+
 def test_what_is_refused_is_told_to_nobody_and_leases_nothing(world: World) -> None:
     experiment, desk = world.submit(budget=ROOMY), Desk()
     with world.desk(desk):

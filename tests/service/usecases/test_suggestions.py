@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from foretune.errors import BudgetExhausted, Conflict, IdempotencyConflict, NotFound
-from foretune.json_types import JsonObject
+from foretune.json_types import JsonObject, JsonValue
 from foretune.spaces import Space
 from foretune.states import ExperimentState, TrialState
 from foretune.wire.trials import SuggestionRequest, Suggestions
@@ -60,6 +60,16 @@ class TestProposals:
         experiment = world.submit()
         with world.desk(lambda kind, payload: {"proposals": [proposal(x / 10) for x in range(1, 9)]}):
             assert len(world.ask(experiment.id, 2, wait_s=10.0)) == 2
+
+    @pytest.mark.parametrize(
+        "change", [{"configuration": None}, {"replay": []}, {"origin": 3}, {"origin": None}, "words", None]
+    )
+    def test_what_cannot_be_read_counts_as_not_said(self, world: World, change: JsonObject | str | None) -> None:
+        experiment = world.submit()
+        strange: JsonValue = {**proposal(0.7), **change} if isinstance(change, dict) else change
+        with world.desk(lambda kind, payload: {"proposals": [strange, proposal(0.5)]}):
+            given = world.ask(experiment.id, 2, wait_s=10.0)
+        assert [trial.origin for trial in given] == ["gp", "fallback"]
 
     def test_a_trial_carries_its_lease_and_number(self, world: World) -> None:
         experiment = world.submit()

@@ -36,7 +36,7 @@ _PERFECT = 0.003
 """Added to the error, so that its logarithm has an end."""
 _MIDDLE, _GOOD, _WORST = 0.3, 0.9, -2.0
 """A task's score is 0 at this quantile of its settings, 1 at that one, and cut here."""
-_POINTS, _HIDDEN, _EPOCHS, _BATCH, _RATE = 20_000, 32, 80, 500, 0.01
+_POINTS, _HIDDEN, _EPOCHS, _BATCH, _RATE = 40_000, 64, 120, 500, 0.02
 _OUTPUT = Path(__file__).parents[1] / "metalearner" / "prior_means"
 
 

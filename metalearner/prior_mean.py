@@ -1,10 +1,10 @@
 """What settings of a network are worth on average over tasks, before this task has a result.
 
     s(x) = ρ z(x) + δ(x),    z(x) = (m(x) - m̄) / (σ_m + ε)     m̄, σ_m: over the settings that have results
-m is a small perceptron, less is better, on a scale that tasks share, fitted to the mean of the response surfaces of made
-tasks (`python -m benchmarks.prior_mean` trains them and writes the file); δ is the cold Gaussian process. A process's
-mean learned from other tasks is what Wang et al. 2024 (arXiv 2109.08215) pre-train. How far this task's scores s agree
-with it, ρ, is estimated by ridge regression towards what is usual, and never negative.
+m is a small perceptron, less is better, on a scale that tasks share, fitted to the mean of the response surfaces of
+made tasks (`python -m benchmarks.prior_mean` trains them and writes the file); δ is the cold Gaussian process. A
+process's mean learned from other tasks is what Wang et al. 2024 (arXiv 2109.08215) pre-train. How far this task's
+scores s agree with it, ρ, is estimated by ridge regression towards what is usual, and never negative.
 
 m is a function on the space that the network had when it was fitted, `reference`: other spaces of the network are read
 as places in it, with the network's default where they say nothing.

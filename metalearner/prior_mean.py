@@ -57,7 +57,9 @@ class PriorMean:
 
     def where(self, fixed: JsonObject) -> PriorMean:
         """m where parameters that a space leaves out have these values."""
-        return replace(self, values={**self.values, **fixed}) if fixed else self
+        values = dict(self.values)
+        values.update(fixed)
+        return replace(self, values=values) if fixed else self
 
     def to_json(self) -> JsonObject:
         """As the file holds it."""

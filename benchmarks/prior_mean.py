@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from benchmarks.rehearsal_parts.curves import Curve, all_trained
@@ -115,7 +116,7 @@ def _rows(encoding: Encoding) -> Array:
     return encoding.rows(np.array(points))
 
 
-def _fitted(features: Array, targets: Array) -> tuple[Array, Array, Array]:
+def _fitted(features: Array, targets: Array) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """The perceptron's weights: one hidden layer, tanh, no bias at the end, as only differences count."""
     torch.manual_seed(0)
     first, last = torch.nn.Linear(features.shape[1], _HIDDEN), torch.nn.Linear(_HIDDEN, 1, bias=False)
@@ -136,7 +137,7 @@ def _fitted(features: Array, targets: Array) -> tuple[Array, Array, Array]:
         left = (last(torch.tanh(first(x[:held]))).squeeze(1) - y[:held]).square().mean() / y[:held].var()
         print(f"the perceptron explains {1 - float(left):.3f} of the mean's variance at points that it has not seen")
         weights = first.weight.T, first.bias, last.weight[0]
-        hidden, bias, head = (one.numpy().astype(np.float64) for one in weights)
+        hidden, bias, head = (one.numpy() for one in weights)
         return hidden, bias, head
 
 

@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foretune.errors import ForetuneError
 from foretune.json_types import JsonObject, JsonValue
@@ -47,13 +48,14 @@ class PriorMean:
     reference: Encoding
     values: Mapping[str, JsonValue]
     """Of the parameters that a space leaves out: the network's defaults."""
-    hidden: Array  # (P, H)
-    bias: Array  # (H,)
-    head: Array  # (H,)
+    hidden: NDArray[np.float32]  # (P, H)
+    bias: NDArray[np.float32]  # (H,)
+    head: NDArray[np.float32]  # (H,)
 
     def at(self, rows: Array) -> Array:
         """m at rows of the reference: (m, D) -> (m,)."""
-        return np.asarray(np.tanh(self.reference.features(rows) @ self.hidden + self.bias) @ self.head)
+        features = self.reference.features(rows).astype(np.float32)  # whose tanh takes a fifth of the time
+        return np.asarray(np.tanh(features @ self.hidden + self.bias) @ self.head, dtype=np.float64)
 
     def where(self, fixed: JsonObject) -> PriorMean:
         """m where parameters that a space leaves out have these values."""
@@ -75,7 +77,7 @@ class PriorMean:
     @classmethod
     def from_json(cls, value: JsonObject) -> PriorMean:
         """Of what `to_json` gave."""
-        hidden, bias, head = (np.array(value[name], dtype=np.float64) for name in ("hidden", "bias", "head"))
+        hidden, bias, head = (np.array(value[name], dtype=np.float32) for name in ("hidden", "bias", "head"))
         values = value["values"]
         assert isinstance(values, dict)
         return cls(str(value["network"]), Encoding.of(Space.from_json(value["space"])), values, hidden, bias, head)
@@ -165,7 +167,7 @@ def _nearest(parameter: AnyParameter, value: JsonValue) -> JsonValue:
     return min(numbers, key=lambda one: abs(one - value)) if numbers else value
 
 
-def _rounded(values: Array) -> JsonValue:
+def _rounded(values: NDArray[np.float32]) -> JsonValue:
     """Five digits are plenty."""
     if values.ndim > 1:
         return [_rounded(one) for one in values]

@@ -80,8 +80,8 @@ TASKS: dict[str, Callable[[], tuple[Array, Array]]] = {
     "fashion-28-a": lambda: _fashion(12_000, 15_000, halved=False),
     "fashion-28-b": lambda: _fashion(27_000, 15_000, halved=False),
 }
-"""Development data alone: none of it is in a report. What ships as a prior mean learned from classes, taught and images:
-on those our jobs are rehearsed with what they may not know elsewhere."""
+"""Development data alone: none of it is in a report. What ships as a prior mean was learned from classes, taught
+and images: there our jobs know more than elsewhere."""
 
 
 def start(count: int) -> list[Setting]:
